@@ -1,0 +1,1 @@
+"""Speech-to-text for voice agents, served by pods that are already warm."""
