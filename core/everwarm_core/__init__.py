@@ -1,0 +1,1 @@
+"""What every part of Everwarm agrees on: keys, the WhisperModel spec, the registry, telemetry and errors."""

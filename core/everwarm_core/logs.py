@@ -1,0 +1,75 @@
+"""structlog, set up once per program: JSON lines where nobody watches, colour on a terminal.
+
+Events are constants (`model.loaded`), data is in attributes. The original system's tags (`[WHISPER-INIT]`,
+`[WHISPER-LOAD]`, `[WHISPER-REUSE]`, `[STT-CACHE]`) stay searchable as the attribute `tag`. Lines go to stderr, so
+that stdout stays the program's answer, and carry trace and span ids when a span is open. The standard library's
+loggers (uvicorn, redis, faster-whisper) end up in the same stream and shape.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+
+
+class Tag(StrEnum):
+    """Log tags of the original system."""
+
+    INIT = "[WHISPER-INIT]"
+    LOAD = "[WHISPER-LOAD]"
+    REUSE = "[WHISPER-REUSE]"
+    CACHE = "[STT-CACHE]"
+
+
+def configure_logging(*, level: str = "INFO", json: bool | None = None) -> None:
+    """Send all logging of this process to stderr.
+
+    level: a standard level name; json: force JSON lines on or off, None means JSON unless stderr is a terminal.
+    """
+    as_json = not sys.stderr.isatty() if json is None else json
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        _trace_ids,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: list[structlog.typing.Processor] = (
+        [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+        if as_json
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *render,
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _trace_ids(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = f"{context.trace_id:032x}"
+        event["span_id"] = f"{context.span_id:016x}"
+    return event
