@@ -1,0 +1,61 @@
+# Everything lives in .venv and needs only Python >= 3.11, git and make. The files .venv/.uv, .venv/.demo and
+# .venv/.test record what is installed; they are redone when the lock or a pyproject.toml is newer.
+
+PYTHON ?= python3
+VENV := .venv
+UV_VERSION := 0.13.9
+MEMBERS := core stt_pod agent
+PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
+EDITABLE := $(MEMBERS:%=-e %)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock clean
+
+help: ## List the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.demo ## Before and after on this machine: real pods, real speech, one table
+	$(VENV)/bin/everwarm demo
+
+test: lint ## Everything that needs no root: style, types, import direction, then all tests
+	$(VENV)/bin/python -m pytest --durations=15 $(ARGS)
+
+lint: $(VENV)/.test ## Style, types and import direction; seconds, no network
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+bench: $(VENV)/.test ## Measure; results go to bench/results
+	$(VENV)/bin/python -m bench $(ARGS)
+
+lock: $(VENV)/.uv ## Write requirements.lock from the pyproject.toml files (ARGS=--upgrade for new versions)
+	.ci/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --all-extras \
+		--group pyproject.toml:dev --group pyproject.toml:base-model $(MEMBERS:%=%/pyproject.toml) \
+		--no-emit-package everwarm-core --no-emit-package everwarm-stt \
+		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
+
+clean: ## Remove what the commands made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What the demo needs, from the index or its mirror; as constraints, the lock pins versions and verifies hashes.
+$(VENV)/.demo: $(VENV)/.uv requirements.lock $(PROJECTS)
+	.ci/uv pip install --python $(VENV) --constraints requirements.lock hatchling
+	.ci/uv pip install --python $(VENV) --constraints requirements.lock --no-build-isolation \
+		-e core -e stt_pod -e 'agent[demo]'
+	@touch $@
+
+# Everything: exactly what the lock says, then the members themselves, which have no hashes.
+$(VENV)/.test: $(VENV)/.uv requirements.lock $(PROJECTS)
+	.ci/uv pip install --python $(VENV) --require-hashes --requirements requirements.lock
+	.ci/uv pip install --python $(VENV) --no-deps --no-build-isolation $(EDITABLE)
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.uv: Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Everwarm needs Python 3.11 or newer, and '$(PYTHON)' is not. Try: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "Python could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
