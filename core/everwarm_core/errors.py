@@ -17,6 +17,7 @@ The families say who must act::
     │   ├── PodDraining           the pod is shutting down
     │   ├── ModelNotWarm          the name is known, no pod holds it warm yet
     │   └── DeadlineExceeded      the caller's deadline ran out first
+    ├── DecodeCancelled           nobody: the caller left, its decode was ended early
     ├── PodFailed                 a pod died, hung or answered nonsense; another pod may do it
     ├── RegistryUnavailable       Redis cannot be reached
     ├── SpecError                 a WhisperModel that cannot be used; `path` names the field
@@ -174,6 +175,13 @@ class DeadlineExceeded(CapacityError):
         self.deadline_s, self.waiting_for = deadline_s, waiting_for
 
 
+class DecodeCancelled(EverwarmError):
+    """The decode was ended early because nobody waits for its result any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the request was cancelled before its decode ended")
+
+
 class PodFailed(EverwarmError):
     """*pod* died, could not be reached, or answered something that is no answer."""
 
@@ -255,6 +263,7 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     PodFull: HttpError(503, "server_error", "pod_full"),
     PodDraining: HttpError(503, "server_error", "pod_draining"),
     ModelNotWarm: HttpError(503, "server_error", "model_not_warm"),
+    DecodeCancelled: HttpError(499, "server_error", "cancelled"),  # nginx's code for a client that left
     RegistryUnavailable: HttpError(503, "server_error", "registry_unavailable"),
     PodFailed: HttpError(502, "server_error", "pod_failed"),
     DeadlineExceeded: HttpError(504, "server_error", "deadline_exceeded"),
