@@ -1,0 +1,50 @@
+"""`python -m bench`: list, run and judge the benchmarks; see the package's docstring."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Final, cast
+
+from bench.report import Report
+
+BENCHMARKS: Final = {
+    "first_request": "the first request after ready against the steady median, over fresh starts",
+    "endurance": "1,000 mixed requests on one pod: loads, and memory at request 100 and 1,000",
+    "routing": "time to choose among 5,000 pods",
+    "overhead": "what client and HTTP add to the pod's own time",
+    "chaos": "pods and Valkey killed under steady load: lost requests",
+    "workers": "four LiveKit workers: copies of the model, with pods and with the local fallback",
+}
+
+
+def main() -> int:
+    """Run the named benchmarks; 0 when every promise held."""
+    names = "\n".join(f"  {name:<14} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Benchmarks of Everwarm. Each prints a table and writes bench/results/NAME.{json,md}.",
+        epilog=f"benchmarks:\n{names}\n  {'all':<14} every one of them",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none prints the list")
+    chosen = parser.parse_args().names
+    if not chosen:
+        parser.print_help()
+        return 0
+    if unknown := [name for name in chosen if name not in BENCHMARKS and name != "all"]:
+        parser.error(f"no benchmark {unknown[0]!r}; choose from {', '.join(BENCHMARKS)}, all")
+
+    held = True
+    for name in BENCHMARKS if "all" in chosen else chosen:
+        sys.stderr.write(f"bench: {name}: {BENCHMARKS[name]}\n")
+        run = cast("Callable[[], Report]", importlib.import_module(f"bench.{name}").run)
+        report = run()
+        report.write(name)
+        sys.stdout.write(report.markdown() + "\n")
+        held = held and report.held
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

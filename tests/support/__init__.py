@@ -1,0 +1,1 @@
+"""Real parts that tests and benchmarks start: receivers, servers, pods."""

@@ -1,0 +1,111 @@
+"""Real pods as processes, for tests and benchmarks: started like a kubelet would, stopped by SIGTERM.
+
+A pod's log lines are kept, so that a test can assert events and a failed start can be read.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+READY_TIMEOUT_S: Final = 90.0  # tiny.en needs 2 s on an idle machine; tests share two cores
+
+
+@dataclass(frozen=True, slots=True)
+class PodProcess:
+    """A running pod; *url* is its base URL, *log* the file its stderr goes to."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+    log: Path
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """The log events called *name*, oldest first."""
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        parsed = (json.loads(line) for line in lines if line.startswith("{"))
+        return [event for event in parsed if event.get("event") == name]
+
+    def is_ready(self) -> bool:
+        """Whether `/readyz` answers 200 now."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return once the pod is warm; raises AssertionError with its log when it dies or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                log = self.log.read_text(encoding="utf-8")[-4000:]
+                raise AssertionError(f"the pod did not become ready (exit {self.process.poll()}):\n{log}")
+            time.sleep(0.02)  # polls a condition, as a kubelet's probe does
+
+    def stop(self, timeout_s: float = 20.0) -> int:
+        """SIGTERM, wait, and the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_pod(environment: Mapping[str, str], *, folder: Path) -> PodProcess:
+    """Start a pod on a free port with *environment* beside this process's own; does not wait.
+
+    EVERWARM_MODEL defaults to tiny.en, EVERWARM_CPUS to 1; the log goes to a file in *folder*.
+    """
+    port = free_port()
+    log = Path(tempfile.mkstemp(prefix="pod-", suffix=".log", dir=folder)[1])
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("EVERWARM_", "OTEL_"))
+    }
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "everwarm_stt"],
+            env={
+                **inherited,
+                "EVERWARM_MODEL": "tiny.en",
+                "EVERWARM_CPUS": "1",
+                "EVERWARM_COMPUTE_TYPE": "int8",
+                **environment,
+                "EVERWARM_PORT": str(port),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+        )
+    return PodProcess(process, f"http://127.0.0.1:{port}", log)
+
+
+@contextmanager
+def running_pod(environment: Mapping[str, str], *, folder: Path) -> Iterator[PodProcess]:
+    """A warm pod inside `with`; ended whatever happens."""
+    pod = start_pod(environment, folder=folder)
+    try:
+        pod.wait_until_ready()
+        yield pod
+    finally:
+        if pod.process.poll() is None:
+            try:
+                pod.stop()
+            except subprocess.TimeoutExpired:
+                pod.process.kill()
+                pod.process.wait()
