@@ -15,6 +15,7 @@ The families say who must act::
     ├── CapacityError             another pod, or a later try: nothing was decoded
     │   ├── PodFull               all slots and queue places are taken
     │   ├── PodDraining           the pod is shutting down
+    │   ├── GatewayFull           the gateway holds all the requests, or bytes, that it may
     │   ├── ModelNotWarm          the name is known, no pod holds it warm yet
     │   └── DeadlineExceeded      the caller's deadline ran out first
     ├── DecodeCancelled           nobody: the caller left, its decode was ended early
@@ -153,6 +154,14 @@ class PodDraining(CapacityError):
         super().__init__("this pod is shutting down; ask another one")
 
 
+class GatewayFull(CapacityError):
+    """The gateway holds as much as it may; *what* says of which thing, such as `256 requests`."""
+
+    def __init__(self, what: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(f"the gateway holds {what} already; try again in {retry_after_s:.0f} s")
+        self.what, self.retry_after_s = what, retry_after_s
+
+
 class ModelNotWarm(CapacityError):
     """*model* exists, but no pod holds it warm for now."""
 
@@ -262,6 +271,7 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     InvalidRequest: HttpError(400, "invalid_request_error", "invalid_request"),
     PodFull: HttpError(503, "server_error", "pod_full"),
     PodDraining: HttpError(503, "server_error", "pod_draining"),
+    GatewayFull: HttpError(503, "server_error", "gateway_full"),
     ModelNotWarm: HttpError(503, "server_error", "model_not_warm"),
     DecodeCancelled: HttpError(499, "server_error", "cancelled"),  # nginx's code for a client that left
     RegistryUnavailable: HttpError(503, "server_error", "registry_unavailable"),

@@ -1,0 +1,72 @@
+"""Every knob of an agent and of the gateway, read from `EVERWARM_*` once, where a program or a client starts.
+
+No I/O in here: a token file is named, not read. Arguments given in code win over the environment; an agent inside
+somebody else's program may have none of these set. Times carry their unit in the name, as the pods' settings do.
+"""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MULTIPART_OVERHEAD_BYTES: Final = 65_536  # boundaries, part headers and the text fields beside the file
+
+
+def _split_urls(value: object) -> object:
+    """`http://a:8000, http://b:8000` as the environment writes a list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_urls)]
+
+
+class AgentSettings(BaseSettings):
+    """Where an agent finds pods, and how long it waits."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EVERWARM_", env_ignore_empty=True, frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    redis_url: str | None = None
+    """Redis or Valkey with the registry, as `redis://host:6379/0`. Agents then route to pods themselves."""
+    base_url: str | None = None
+    """A gateway or a single pod, as `http://gateway:8080`; used when no Redis URL is given."""
+    namespace: str = "local"
+    """Registry namespace; in a cluster the Kubernetes namespace."""
+    token_file: Path | None = None
+    """File with the internal token that agents show to pods; read again for every request, so it may be rotated."""
+    api_key: SecretStr | None = None
+    """Key shown to a gateway, as `Authorization: Bearer`."""
+    fallback_urls: Urls = ()
+    """Base URLs of pods (or of their Service), comma-separated; used while Redis has not been reached since start."""
+    deadline_seconds: PositiveFloat = 30.0
+    """Longest wait for an utterance's transcript, hold and retries included; audio over 30 s adds its own length."""
+
+
+class GatewaySettings(AgentSettings):
+    """The gateway: an agent with a door."""
+
+    gateway_host: str = "127.0.0.1"
+    """Address to listen on; containers set 0.0.0.0."""
+    gateway_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port to listen on; 0 takes a free one."""
+    gateway_api_keys_file: Path | None = None
+    """File with the keys callers may show, one a line; read again when it changes. Without it everybody may call."""
+    gateway_limit_requests: PositiveInt = 512
+    """Requests held at a time; more is answered 503 before its body is read."""
+    gateway_limit_upload_bytes: PositiveInt = 26_214_400
+    """Largest file of a request, in bytes; more is answered 413."""
+    gateway_limit_buffer_bytes: PositiveInt = 536_870_912
+    """Upload bytes held over all requests, kept for retries until the answer has begun; more is answered 503."""
+    gateway_upload_seconds: PositiveFloat = 60.0
+    """Longest time a body may take to arrive; slower is answered 408."""
+    gateway_drain_seconds: PositiveFloat = 35.0
+    """Longest wait for requests in flight at shutdown. Keep below the pod's terminationGracePeriodSeconds."""
+
+    @property
+    def limit_body_bytes(self) -> int:
+        """Largest body: the file, and the form around it."""
+        return self.gateway_limit_upload_bytes + MULTIPART_OVERHEAD_BYTES
