@@ -16,6 +16,11 @@ from typing import Final
 RESULTS: Final = Path(__file__).parent / "results"
 
 
+def machine() -> str:
+    """The machine in a few words: cores, architecture, system, Python."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One measured value; *spread* says how it varied, as `min .. max`."""
@@ -49,7 +54,7 @@ class Report:
     figures: tuple[Figure, ...]
     promises: tuple[Promise, ...]
     notes: tuple[str, ...] = ()
-    machine: str = field(default_factory=lambda: machine())
+    machine: str = field(default_factory=machine)
     load_average: float = field(default_factory=lambda: round(os.getloadavg()[0], 2))
 
     @property
@@ -80,11 +85,6 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         path.with_suffix(".md").write_text(self.markdown(), encoding="utf-8")
         return path
-
-
-def machine() -> str:
-    """The machine in a few words: cores, architecture, system, Python."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
 
 
 def number(value: float) -> str:

@@ -53,6 +53,18 @@ class PodProcess:
                 raise AssertionError(f"the pod did not become ready (exit {self.process.poll()}):\n{log}")
             time.sleep(0.02)  # polls a condition, as a kubelet's probe does
 
+    def transcribe(self, pcm: bytes, *, model: str = "tiny.en") -> float:
+        """Send s16le samples at 16 kHz over a connection of their own; returns the seconds until the answer."""
+        request = urllib.request.Request(
+            f"{self.url}/v1/transcribe?model={model}&language=en",
+            data=pcm,
+            headers={"content-type": "audio/pcm;rate=16000"},
+        )
+        began = time.perf_counter()
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            answer.read()
+        return time.perf_counter() - began
+
     def stop(self, timeout_s: float = 20.0) -> int:
         """SIGTERM, wait, and the exit code."""
         if self.process.poll() is None:
