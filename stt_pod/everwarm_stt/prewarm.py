@@ -1,12 +1,39 @@
-"""Proof that a pod is warm: real decodes on bundled speech, repeated until they no longer get faster."""
+"""Proof that a pod is warm: real decodes of bundled speech, repeated until they no longer get faster.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+A loaded model is not a fast one: the first decodes allocate work buffers in every worker, import the container and
+silence detectors, and fill caches. So everything a first request can meet is run once, untimed (the container, the
+sampling of a fallback, word times, detection, translation, the silence detector, every slot at once), and then each
+language is decoded until one decode takes about as long as the one before it. Only that makes the pod warm for the
+key. Called once by the pod's start, on a worker thread, after the load; the caller registers and turns ready.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from typing import Final, TypeVar
 
+import structlog
+from everwarm_core import telemetry
+from everwarm_core.errors import DecodeCancelled, EverwarmError, WarmupFailed
+from everwarm_core.languages import AUTO
+from everwarm_core.telemetry import Attribute, SpanName
 from opentelemetry.trace import Tracer
 
+from everwarm_stt.audio import Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine
+
+SETTLED_FACTOR: Final = 1.3  # two decodes of the same speech on a shared machine differ by up to this
+NOISE_S: Final = 0.02  # differences below are jitter, which weighs on small models and GPUs
+MAX_ROUNDS: Final = 12  # a busy machine needed up to 5
+SPEECH_LIMIT_S: Final = 30.0
+SAMPLING_TEMPERATURE: Final = 0.2  # the first fallback
+
+log = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +54,12 @@ def bundled_speech() -> bytes:
     return files("everwarm_stt").joinpath("data/warmup.flac").read_bytes()
 
 
-def is_settled(durations: Sequence[float], factor: float) -> bool:
-    """Whether the last decode was no faster than the one before it by more than *factor*."""
-    raise NotImplementedError
+def is_settled(durations: Sequence[float], factor: float = SETTLED_FACTOR) -> bool:
+    """Whether the last two of *durations* (seconds) differ by no more than *factor*, or by jitter alone."""
+    if len(durations) < 2:
+        return False
+    low, high = sorted(durations[-2:])
+    return high <= low * factor or high - low <= NOISE_S
 
 
 def prove_warm(
@@ -41,12 +71,101 @@ def prove_warm(
     timeout_s: float,
     tracer: Tracer | None = None,
 ) -> WarmProof:
-    """Warm every path a first request can take; blocks. Raises WarmupFailed."""
-    raise NotImplementedError
+    """Warm every path a first request can take, then prove each of *languages*; blocks, use a thread.
+
+    speech: an audio file, as `bundled_speech()`; options: those of an ordinary request, whose language is replaced;
+    timeout_s: budget for all of it. Opens a `warm` span per language. Raises WarmupFailed.
+    """
+    started = time.monotonic()
+    run = _WarmUp(engine, options, deadline=started + timeout_s, timeout_s=timeout_s)
+    tracer = tracer or telemetry.tracer()
+    audio = run.guarded("audio", lambda: decode_audio(speech, limit_s=SPEECH_LIMIT_S))
+    run.touch_all_paths(audio)
+    durations: dict[str, tuple[float, ...]] = {}
+    for language in languages:
+        attributes = {Attribute.MODEL: engine.model, Attribute.LANGUAGE: language, Attribute.INSTANCE: engine.id}
+        with tracer.start_as_current_span(SpanName.WARM, attributes=attributes):
+            durations[language] = run.settle(language, audio)
+    run.fill_slots(languages[0] if languages else AUTO, audio)
+    return WarmProof(load_s=engine.load_s, warm_s=time.monotonic() - started, durations=durations)
 
 
-def prove_language(
-    engine: Engine, language: str, *, speech: bytes, options: DecodeOptions, timeout_s: float
-) -> tuple[float, ...]:
-    """Seconds of each decode until they settled, for one language; blocks. Raises WarmupFailed."""
-    raise NotImplementedError
+@dataclass(frozen=True, slots=True)
+class _WarmUp:
+    """One warm-up of *engine*; *deadline* in monotonic seconds."""
+
+    engine: Engine
+    options: DecodeOptions
+    deadline: float
+    timeout_s: float
+
+    def touch_all_paths(self, audio: Pcm16k) -> None:
+        """Run, once and untimed, what ordinary decodes of one language do not touch."""
+        everything = replace(self.options, language=AUTO, word_timestamps=True, vad="always", fallback=False)
+        if self.engine.is_multilingual:
+            everything = replace(everything, task="translate")
+        self.decode(audio, everything)
+        self.decode(audio, replace(self.options, language="en", temperature=SAMPLING_TEMPERATURE))
+
+    def fill_slots(self, language: str, audio: Pcm16k) -> None:
+        """Decode on all slots at once: each has a worker with buffers of its own."""
+        if self.engine.slots == 1:
+            return
+        options = self.timed_options(language)
+        with ThreadPoolExecutor(self.engine.slots, "warm") as pool:
+            jobs = [
+                pool.submit(copy_context().run, self.decode, audio, options) for _ in range(self.engine.slots)
+            ]
+            for job in jobs:
+                job.result()
+
+    def settle(self, language: str, audio: Pcm16k) -> tuple[float, ...]:
+        """Seconds of each decode in *language*, until two in a row took about as long."""
+        durations: list[float] = []
+        while not is_settled(durations):
+            if len(durations) == MAX_ROUNDS:
+                shown = ", ".join(f"{duration:.3f}" for duration in durations)
+                raise WarmupFailed(
+                    self.engine.model,
+                    f"decodes in {language!r} did not settle in {MAX_ROUNDS} rounds ({shown} s); "
+                    "is the CPU shared with something busy?",
+                )
+            began = time.monotonic()
+            self.decode(audio, self.timed_options(language))
+            durations.append(time.monotonic() - began)
+        log.info(
+            "key.proven",
+            instance=self.engine.id,
+            model=self.engine.model,
+            language=language,
+            rounds=len(durations),
+            first_s=round(durations[0], 3),
+            steady_s=round(durations[-1], 3),
+        )
+        return tuple(durations)
+
+    def timed_options(self, language: str) -> DecodeOptions:
+        """An ordinary request's options, less the fallback: its number of tries is random."""
+        return replace(self.options, language=language, temperature=None, fallback=False)
+
+    def decode(self, audio: Pcm16k, options: DecodeOptions) -> None:
+        """One decode; a model that hears nothing in plain English speech has broken weights."""
+        step = f"decode in {options.language!r}"
+        transcript = self.guarded(
+            step, lambda: self.engine.decode(audio, options, cancelled=self.is_late)
+        )
+        if options.language == "en" and not transcript.text:
+            raise WarmupFailed(self.engine.model, f"{step}: heard nothing in clear speech; are the weights whole?")
+
+    def is_late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def guarded(self, step: str, work: Callable[[], T]) -> T:
+        """The result of *work*; whatever fails in it is a WarmupFailed that names *step*."""
+        try:
+            return work()
+        except DecodeCancelled as error:
+            raise WarmupFailed(self.engine.model, f"{step}: not done within {self.timeout_s:g} s") from error
+        # A warm-up probe: CTranslate2 raises RuntimeError for devices and memory, and the pod must name the step.
+        except (EverwarmError, RuntimeError, ValueError) as error:
+            raise WarmupFailed(self.engine.model, f"{step}: {error}") from error
