@@ -9,6 +9,7 @@ a language is slower than later ones; proving the opposite is `prewarm`'s busine
 """
 
 import copy
+import logging
 import math
 import threading
 import time
@@ -267,6 +268,8 @@ class EngineHolder:
 def _new_whisper_model(path: str, **arguments: Any) -> "faster_whisper.WhisperModel":
     """A WhisperModel whose copies end at the next window once `cancelled` says so."""
     from faster_whisper import WhisperModel
+
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # at INFO it adds two lines to every request
 
     class CancellableWhisperModel(WhisperModel):
         """Asks before every encoder pass: segments alone would miss windows of silence, which yield none."""

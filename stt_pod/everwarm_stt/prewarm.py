@@ -81,12 +81,12 @@ def prove_warm(
     tracer = tracer or telemetry.tracer()
     audio = run.guarded("audio", lambda: decode_audio(speech, limit_s=SPEECH_LIMIT_S))
     run.touch_all_paths(audio)
+    run.fill_slots(languages[0] if languages else AUTO, audio)
     durations: dict[str, tuple[float, ...]] = {}
     for language in languages:
         attributes = {Attribute.MODEL: engine.model, Attribute.LANGUAGE: language, Attribute.INSTANCE: engine.id}
         with tracer.start_as_current_span(SpanName.WARM, attributes=attributes):
             durations[language] = run.settle(language, audio)
-    run.fill_slots(languages[0] if languages else AUTO, audio)
     return WarmProof(load_s=engine.load_s, warm_s=time.monotonic() - started, durations=durations)
 
 
