@@ -11,7 +11,9 @@ The families say who must act::
     │   ├── AudioTooLong          more decoded seconds than `limits.audioSeconds`
     │   ├── UploadTooSlow         the body did not arrive in time
     │   ├── Unauthorized          the internal token is missing or wrong
-    │   └── ModelNotFound         no resource serves this name
+    │   ├── ModelNotFound         no resource serves this name
+    │   ├── RouteNotFound         no such path
+    │   └── MethodNotAllowed      the path exists, not for this method
     ├── CapacityError             another pod, or a later try: nothing was decoded
     │   ├── PodFull               all slots and queue places are taken
     │   ├── PodDraining           the pod is shutting down
@@ -129,6 +131,22 @@ class ModelNotFound(InvalidRequest):
             f"model {model!r} does not exist here; served models: {served}"
         )
         self.model, self.known = model, known
+
+
+class RouteNotFound(InvalidRequest):
+    """There is nothing at *path*."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is nothing at {path!r}; see /openapi.json for what there is")
+        self.path = path
+
+
+class MethodNotAllowed(InvalidRequest):
+    """*path* does not answer to *method*."""
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"{path!r} does not answer to {method!r}; see /openapi.json for what it does")
+        self.method, self.path = method, path
 
 
 class CapacityError(EverwarmError):
@@ -265,6 +283,8 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     ),
     Unauthorized: HttpError(401, "authentication_error", "invalid_api_key"),
     ModelNotFound: HttpError(404, "invalid_request_error", "model_not_found"),
+    RouteNotFound: HttpError(404, "invalid_request_error", "route_not_found"),
+    MethodNotAllowed: HttpError(405, "invalid_request_error", "method_not_allowed"),
     UploadTooSlow: HttpError(408, "invalid_request_error", "upload_too_slow"),
     UploadTooLarge: HttpError(413, "invalid_request_error", "upload_too_large"),
     AudioTooLong: HttpError(413, "invalid_request_error", "audio_too_long"),
