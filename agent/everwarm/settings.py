@@ -27,7 +27,11 @@ class AgentSettings(BaseSettings):
     """Where an agent finds pods, and how long it waits."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EVERWARM_", env_ignore_empty=True, frozen=True, extra="ignore", use_attribute_docstrings=True
+        env_prefix="EVERWARM_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     redis_url: str | None = None

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from everwarm.deadline import Clock
 from everwarm_core.registry.records import ENTRY_TTL_S, HEARTBEAT_S, PodRecord, Snapshot
 
-from everwarm.deadline import Clock
-
 FAILURES_TO_EJECT: Final = 5  # in a row
-EJECTION_BASE_S: Final = 2.0  # dead pods leave the registry by themselves after 5 s; this is for the half-dead
+EJECTION_BASE_S: Final = (
+    2.0  # dead pods leave the registry by themselves after 5 s; this is for the half-dead
+)
 EJECTION_MAX_S: Final = 60.0
 FAILURES_COUNTED: Final = 6  # 2 ** 6 = 64 times the cost is as good as never
 

@@ -15,9 +15,8 @@ from enum import StrEnum
 from random import Random
 from typing import Final
 
-from everwarm_core.registry.records import Lease, PodRecord
-
 from everwarm.routing.loads import Loads
+from everwarm_core.registry.records import Lease, PodRecord
 
 SAMPLE: Final = 16  # 85 % busy pods leave a chance of 93 % to see an idle one
 
@@ -71,7 +70,9 @@ def pick(
         pods = usable(candidates)
     else:
         # Drawn with repetition, which costs a tenth of rng.sample; the set of boots removes the repeats.
-        drawn = {lease.pod.boot: lease for lease in (candidates[int(rng.random() * count)] for _ in range(SAMPLE))}
+        drawn = {
+            lease.pod.boot: lease for lease in (candidates[int(rng.random() * count)] for _ in range(SAMPLE))
+        }
         pods = usable(tuple(drawn.values())) or usable(candidates)
     if not pods:
         return None
