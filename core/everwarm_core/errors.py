@@ -228,6 +228,7 @@ class RegistryUnavailable(EverwarmError):
         super().__init__(
             f"the registry cannot be reached: {reason}; check the Redis URL and that Redis runs"
         )
+        self.reason = reason
 
 
 class SpecError(EverwarmError):

@@ -5,17 +5,17 @@ Pure: no Redis and no clock in here. Writers turn a `PodRecord` into hash fields
 a reader that lost Redis can go on judging by it, or choose not to.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
-SCHEMA: Final = (
-    1  # of the pod hash; a reader ignores records whose schema it does not know
-)
+SCHEMA: Final = 1  # of the pod hash; a reader ignores records whose schema it does not know
 ENTRY_TTL_S: Final = 5.0  # five missed heartbeats
 HEARTBEAT_S: Final = 1.0
+MAX_COUNT: Final = 1 << 20  # of slots, places and requests; whoever writes more is no pod
 
 
 class PodState(StrEnum):
@@ -85,16 +85,16 @@ class PodRecord:
                 url=fields["url"],
                 state=PodState(fields["state"]),
                 model=fields["model"],
-                names=_split(fields["names"]),
-                languages=_split(fields["languages"]),
-                slots=int(fields["slots"]),
-                queue=int(fields["queue"]),
-                inflight=int(fields["inflight"]),
+                names=parse_list(fields["names"]),
+                languages=parse_list(fields["languages"]),
+                slots=_count(fields["slots"], least=1),
+                queue=_count(fields["queue"]),
+                inflight=_count(fields["inflight"]),
                 version=fields["version"],
                 node=fields["node"],
-                started=float(fields["started"]),
-                load_s=float(fields["load_s"]),
-                warm_s=float(fields["warm_s"]),
+                started=_seconds(fields["started"]),
+                load_s=_seconds(fields["load_s"]),
+                warm_s=_seconds(fields["warm_s"]),
                 boot=fields["boot"],
             )
         except (KeyError, ValueError):
@@ -103,10 +103,14 @@ class PodRecord:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A pod's record and when it lapses, in seconds of the reader's monotonic clock."""
+    """A pod's record and when it lapses, in seconds of the reader's monotonic clock.
+
+    carried: not seen since Redis came back; kept for a while, for the pod has had no time to say itself again.
+    """
 
     pod: PodRecord
     expires_at: float
+    carried: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,13 +118,14 @@ class Snapshot:
     """The pods a reader saw at *taken_at* (monotonic seconds), under the registry's *epoch*.
 
     A snapshot never changes. `frozen` means Redis is out of reach: entries are then kept past their expiry, since
-    the missing heartbeats say nothing about the pods.
+    the missing heartbeats say nothing about the pods. followed: the names it was read for; None when for all.
     """
 
     taken_at: float
     epoch: str
     leases: tuple[Lease, ...] = ()
     frozen: bool = False
+    followed: frozenset[str] | None = None
 
     @cached_property
     def by_key(self) -> Mapping[tuple[str, str], tuple[Lease, ...]]:
@@ -148,10 +153,29 @@ class Snapshot:
         """Every name announced by any pod, warm or not."""
         return frozenset(name for lease in self.leases for name in lease.pod.names)
 
+    def covers(self, name: str) -> bool:
+        """Whether pods of *name* would be in here: without that, their absence means nothing."""
+        return self.followed is None or name in self.followed
+
     def is_held(self, lease: Lease, *, now: float) -> bool:
         """Whether *lease* still counts at *now*."""
         return self.frozen or lease.expires_at > now
 
 
-def _split(text: str) -> tuple[str, ...]:
+def parse_list(text: str) -> tuple[str, ...]:
+    """The list in a hash field: items joined by commas; empty when *text* is."""
     return tuple(text.split(",")) if text else ()
+
+
+def _count(text: str, *, least: int = 0) -> int:
+    number = int(text)
+    if not least <= number <= MAX_COUNT:
+        raise ValueError(f"{number} is no count")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{number} is no time")
+    return number

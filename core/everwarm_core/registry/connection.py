@@ -1,0 +1,94 @@
+"""The one place that makes Redis clients, and the one that says what a lost Redis looks like.
+
+redis-py would retry ten times and wait 5 s per socket operation: right for a cache, wrong for a heartbeat, whose
+retry is the next heartbeat. Clients made here try once and give up within a second, so that an outage is noticed
+sooner than leases lapse. RESP2 is pinned: replies then have one shape from redis-py 6 to 8 and on every server.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from everwarm_core.errors import RegistryUnavailable
+
+CONNECT_TIMEOUT_S: Final = 1.0
+REPLY_TIMEOUT_S: Final = 1.0  # a beat takes well under 1 ms; one lost beat is one fifth of a lease
+BLOCK_S: Final = 4.0  # of XREAD; below the 5 s after which redis-py's and many proxies' defaults give up
+
+log = structlog.get_logger(__name__)
+
+
+def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
+    """A client of the Redis at *url* (`redis://`, `rediss://`, `unix://`) that never retries and answers in `str`.
+
+    Nothing is opened before the first command; close it with `await client.aclose()`. Raises ValueError when *url*
+    is no Redis URL.
+    """
+    client: Redis = Redis.from_url(
+        url,
+        decode_responses=True,
+        encoding_errors="replace",  # foreign bytes make one unreadable record, not a reader that fails for ever
+        protocol=2,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=reply_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return client
+
+
+def connect_for_blocking(url: str) -> Redis:
+    """A client of its own for XREAD BLOCK, patient for as long as a block lasts."""
+    return connect(url, reply_timeout_s=BLOCK_S + REPLY_TIMEOUT_S)
+
+
+@contextmanager
+def reaching_redis() -> Iterator[None]:
+    """Inside, whatever says that Redis cannot be reached or used becomes RegistryUnavailable.
+
+    A Redis that answers with an error (loading, read-only, out of memory, no permission) is as lost as one that is
+    down: the caller can do nothing but try again later.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise RegistryUnavailable(str(error) or type(error).__name__) from error
+
+
+class OutageLog:
+    """Tells an outage once when it begins and once when it ends, whatever the number of failures between.
+
+    role: who noticed, as an attribute of the events; clock: monotonic seconds.
+    """
+
+    def __init__(self, role: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log.bind(role=role)
+        self._clock = clock
+        self._lost_at: float | None = None
+        self._was_reached = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the last thing reported was a failure."""
+        return self._lost_at is not None
+
+    def failed(self, error: RegistryUnavailable) -> None:
+        """Redis could not be reached."""
+        if self._lost_at is None:
+            self._lost_at = self._clock()
+            event = "registry.lost" if self._was_reached else "registry.awaited"
+            self._log.warning(event, reason=error.reason)
+
+    def succeeded(self) -> None:
+        """Redis answered."""
+        if self._lost_at is not None:
+            event = "registry.recovered" if self._was_reached else "registry.reached"
+            self._log.info(event, after_s=round(self._clock() - self._lost_at, 3))
+        self._lost_at = None
+        self._was_reached = True

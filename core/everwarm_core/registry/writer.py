@@ -1,0 +1,165 @@
+"""What a pod tells the registry: one Lua call per heartbeat, and one when it leaves.
+
+Leases expire on the Redis server's clock, so a pod whose clock is wrong, or that hangs, cannot look warm for long;
+deregistering only makes it sooner. Each beat writes all there is to say, so a Redis that lost everything is whole
+again one heartbeat after it is back, and the writer need not know that anything happened. State changes, and only
+those, go to the `changes` stream. A pod that dies without a word leaves no entry there: its lease lapses.
+
+Called by the pod's heartbeat task and its drain, nobody else.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final, NoReturn, Protocol
+
+import structlog
+from redis.asyncio import Redis
+
+from everwarm_core.errors import RegistryUnavailable
+from everwarm_core.registry.connection import OutageLog, reaching_redis
+from everwarm_core.registry.names import KeyNames
+from everwarm_core.registry.records import ENTRY_TTL_S, HEARTBEAT_S, PodRecord, PodState, parse_list
+
+CHANGES_LENGTH: Final = (
+    1000  # a rollout of hundreds of pods; readers never need more than what is newer than they
+)
+BEAT_TIMEOUT_S: Final = 2.0  # of connecting, authenticating and one reply together
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What Redis answered to one heartbeat.
+
+    now_ms: its clock, Unix milliseconds; epoch: another one than last time means that it came back empty; announced:
+    whether this beat went to the `changes` stream.
+    """
+
+    now_ms: int
+    epoch: str
+    announced: bool
+
+
+class Signal(Protocol):
+    """The part of asyncio.Event that the heartbeat needs."""
+
+    async def wait(self) -> object:
+        """Return once the signal is set."""
+
+    def clear(self) -> None:
+        """Take the signal back."""
+
+
+class RegistryWriter:
+    """Writes pods' records to *namespace* of *redis*, a client from `connection.connect`, which stays the caller's.
+
+    ttl_s: seconds after which an entry lapses without a heartbeat; the same for every pod of a namespace.
+    """
+
+    def __init__(self, redis: Redis, namespace: str, *, ttl_s: float = ENTRY_TTL_S) -> None:
+        self._redis = redis
+        self._keys = KeyNames(namespace)
+        self._ttl_ms = max(1, round(ttl_s * 1000))
+        self._beat = redis.register_script(_script("heartbeat.lua"))
+        self._leave = redis.register_script(_script("deregister.lua"))
+
+    async def heartbeat(self, record: PodRecord) -> Beat:
+        """Write *record* and renew its lease, in one call.
+
+        A second call follows when the entry held names or languages that *record* no longer has: a restarted
+        process under the id of its predecessor. Raises RegistryUnavailable.
+        """
+        with reaching_redis():
+            async with asyncio.timeout(BEAT_TIMEOUT_S):
+                beat, before = await self._send(record, ())
+                left = before - _warm_keys(self._keys, record.names, record.languages)
+                left -= {self._keys.pods_of(name) for name in record.names}
+                if left:
+                    await self._send(record, left)
+        return beat
+
+    async def deregister(self, record: PodRecord) -> bool:
+        """Remove all that *record*'s process wrote; False when it is gone already, or a newer process has the id.
+
+        Raises RegistryUnavailable; the entry then lapses by itself.
+        """
+        names = self._keys
+        sets = [names.pods, *map(names.pods_of, record.names)]
+        sets += sorted(_warm_keys(names, record.names, record.languages))
+        keys = [names.pod(record.id), names.changes, *sets]
+        fields = record.to_hash()
+        args = (record.id, record.boot, CHANGES_LENGTH, fields["model"], fields["names"], fields["languages"])
+        with reaching_redis():
+            async with asyncio.timeout(BEAT_TIMEOUT_S):
+                return bool(await self._leave(keys=keys, args=args))
+
+    async def _send(self, record: PodRecord, left: Iterable[str]) -> tuple[Beat, set[str]]:
+        """One call; *left*: keys the pod must not be in. Returns the keys its entry implied before, too."""
+        names = self._keys
+        members = [names.pods_of(name) for name in record.names]
+        others = set(left)
+        warm = _warm_keys(names, record.names, record.languages)
+        if record.state is PodState.WARM:
+            members += sorted(warm)
+        else:
+            others |= warm
+        fields = [text for item in record.to_hash().items() for text in item]
+        now_ms, epoch, announced, old_names, old_languages = await self._beat(
+            keys=[names.pods, names.pod(record.id), names.epoch, names.changes, *members, *sorted(others)],
+            args=[record.id, self._ttl_ms, secrets.token_hex(8), CHANGES_LENGTH, len(members), *fields],
+        )
+        served = parse_list(old_names)
+        before = _warm_keys(names, served, parse_list(old_languages)) | set(map(names.pods_of, served))
+        return Beat(int(now_ms), str(epoch), bool(announced)), before
+
+
+async def run_heartbeats(
+    writer: RegistryWriter,
+    current: Callable[[], PodRecord],
+    changed: Signal,
+    *,
+    interval_s: float = HEARTBEAT_S,
+) -> NoReturn:
+    """Beat every *interval_s* seconds until cancelled, and at once when *changed* is set.
+
+    current: the record to write, asked at each beat. Nothing is retried inside a beat: the next one is the retry. An
+    outage of Redis is logged once and raises nothing. Leaving the registry is the caller's, after the cancellation.
+    """
+    outage = OutageLog("writer")
+    epoch: str | None = None
+    while True:
+        due = time.monotonic() + interval_s
+        changed.clear()  # before the record is taken: a change during the beat brings the next one forward
+        record = current()
+        try:
+            beat = await writer.heartbeat(record)
+        except RegistryUnavailable as error:
+            outage.failed(error)
+        else:
+            outage.succeeded()
+            if epoch is not None and beat.epoch != epoch:
+                log.info("registry.emptied", pod=record.id, state=record.state.value)
+            epoch = beat.epoch
+        await _wait_until(due, changed)
+
+
+async def _wait_until(due: float, changed: Signal) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, due - time.monotonic())):
+            await changed.wait()
+    except TimeoutError:
+        return
+
+
+def _warm_keys(keys: KeyNames, names: Iterable[str], languages: Iterable[str]) -> set[str]:
+    languages = tuple(languages)
+    return {keys.warm(name, language) for name in names for language in languages}
+
+
+def _script(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
