@@ -9,7 +9,7 @@ PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 EDITABLE := $(MEMBERS:%=-e %)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench docs lock clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ lint: $(VENV)/.test ## Style, types and import direction; seconds, no network
 
 bench: $(VENV)/.test ## Measure; results go to bench/results
 	$(VENV)/bin/python -m bench $(ARGS)
+
+docs: $(VENV)/.test ## Write the reference pages that are made from the code
+	$(VENV)/bin/python docs/generate.py
 
 lock: $(VENV)/.uv ## Write requirements.lock from the pyproject.toml files (ARGS=--upgrade for new versions)
 	.ci/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --all-extras \
