@@ -13,15 +13,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from everwarm.gateway.settings import GatewaySettings
-from everwarm.settings import AgentSettings
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+
+from everwarm.settings import AgentSettings, GatewaySettings
 from everwarm_core import telemetry
 from everwarm_core.errors import HTTP_ERRORS
 from everwarm_core.spec import SpecPart, WhisperModelSpec
 from everwarm_stt.settings import PodSettings
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
 
 FOLDER: Final = Path(__file__).parent / "reference"
 NOTE: Final = "<!-- Made by docs/generate.py from the code; change the docstrings there. -->\n"
@@ -41,8 +41,10 @@ def _settings() -> str:
     parts = [
         NOTE,
         "# Settings\n",
-        "Everything is set by environment variables; the local platform and the operator set the pod's for you. "
-        "Secrets come from files.\n",
+        (
+            "Everything is set by environment variables; the local platform and the operator set the pod's for you. "
+            "Secrets come from files.\n"
+        ),
     ]
     for title, settings in (
         ("Pod (`everwarm-pod`)", PodSettings),
@@ -110,9 +112,11 @@ def _errors() -> str:
         (
             NOTE,
             "# Errors\n",
-            'Pods and gateway answer errors as `{"error": {"message", "type", "param", "code"}}`, all four fields always there; '
-            "Python raises the class of the same row, from `everwarm.errors`. Statuses of 500 and above are worth another try, "
-            "after `Retry-After` seconds where the answer names them.\n",
+            (
+                'Pods and gateway answer errors as `{"error": {"message", "type", "param", "code"}}`, all four fields always there; '
+                "Python raises the class of the same row, from `everwarm.errors`. Statuses of 500 and above are worth another try, "
+                "after `Retry-After` seconds where the answer names them.\n"
+            ),
             _table(("code", "status", "class", "when"), rows),
         )
     )
@@ -128,8 +132,10 @@ def _telemetry() -> str:
         (
             NOTE,
             "# Traces and metrics\n",
-            "Exported by OTLP/HTTP once `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics are also at `/metrics`. Neither "
-            "transcript text nor audio is ever in them.\n",
+            (
+                "Exported by OTLP/HTTP once `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics are also at `/metrics`. Neither "
+                "transcript text nor audio is ever in them.\n"
+            ),
             "## Spans\n",
             _table(("span",), ((f"`{name}`",) for name in telemetry.SpanName)),
             "## Attributes\n",
