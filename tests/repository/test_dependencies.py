@@ -29,7 +29,7 @@ def _distributions() -> dict[str, set[str]]:
 def _declared(member: Path) -> set[str]:
     project = tomllib.loads((member / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lists = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
-    names = {canonicalize_name(Requirement(item).name) for items in lists for item in items}
+    names: set[str] = {canonicalize_name(Requirement(item).name) for items in lists for item in items}
     # Members are released together, so what core brings is brought on purpose.
     return names | _declared(ROOT / "core") if "everwarm-core" in names else names
 
