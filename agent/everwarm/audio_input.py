@@ -56,13 +56,13 @@ class EncodedFile:
 
     @property
     def audio_s(self) -> float:
-        """Seconds of audio, guessed from the size."""
-        return len(self.data) / ENCODED_BYTES_PER_S
+        """Seconds of audio, as `guessed_s`."""
+        return guessed_s(self.data, len(self.data))
 
     @property
     def longest_s(self) -> float:
-        """Seconds of audio that so many bytes can hold at most."""
-        return len(self.data) / SLOWEST_CODEC_BYTES_PER_S
+        """Seconds of audio at most, as `longest_s`."""
+        return longest_s(self.data, len(self.data))
 
 
 def read_audio(audio: AudioInput) -> Pcm | EncodedFile:
@@ -104,7 +104,8 @@ def form(file: EncodedFile, fields: "Sequence[tuple[str, str]]") -> tuple[bytes,
 
 def pcm_of_wav(data: memoryview) -> memoryview | None:
     """The samples in a WAV file that is 16 kHz mono 16 bit PCM; None for every other file, damaged ones included."""
-    if len(data) < 12 or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+    head = bytes(data[:12])
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return None
     position, is_plain = 12, False
     while position + 8 <= len(data):
@@ -119,6 +120,25 @@ def pcm_of_wav(data: memoryview) -> memoryview | None:
             return data[position : position + size] if is_plain and whole else None
         position += size + size % 2
     return None
+
+
+def guessed_s(head: bytes | memoryview, size: int | None) -> float:
+    """Seconds of audio in a file of *size* bytes that begins with *head*: exact for WAV, else a guess for balancing."""
+    return (size or 0) / (_wav_bytes_per_s(head) or ENCODED_BYTES_PER_S)
+
+
+def longest_s(head: bytes | memoryview, size: int | None) -> float:
+    """Seconds of audio that such a file can hardly exceed, for deadlines."""
+    return (size or 0) / (_wav_bytes_per_s(head) or SLOWEST_CODEC_BYTES_PER_S)
+
+
+def _wav_bytes_per_s(head: bytes | memoryview) -> int | None:
+    """The rate that a WAV file's `fmt ` chunk tells when it comes first, as it nearly always does."""
+    start = bytes(head[:32])
+    if len(start) < 32 or start[:4] != b"RIFF" or start[8:16] != b"WAVEfmt ":
+        return None
+    rate = int.from_bytes(start[28:32], "little")
+    return rate if 1_000 <= rate <= 10_000_000 else None
 
 
 def _file(path: Path) -> Pcm | EncodedFile:
@@ -158,4 +178,5 @@ def _samples(audio: "NDArray[np.float32] | NDArray[np.int16]") -> memoryview:
         pcm = np.ascontiguousarray(audio, dtype="<i2")
     else:
         raise InvalidAudio(f"audio has dtype {audio.dtype}; give float32 in [-1, 1] or int16")
-    return memoryview(pcm).cast("B")
+    # numpy's arrays are buffers; its stubs say so from Python 3.12 on only.
+    return memoryview(pcm).cast("B")  # type: ignore[arg-type]

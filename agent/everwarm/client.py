@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -149,10 +149,10 @@ class Client:
                     raise PodFailed(answer.pod, "its answer is no transcript") from error
 
     def _settings(self) -> AgentSettings:
-        given = {name: value for name, value in self._given.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in self._given.items() if value is not None}
         if "base_url" in given and "redis_url" not in given:
             given["redis_url"] = None
-        return AgentSettings(**given)  # type: ignore[arg-type]  # names and types are those of the fields
+        return AgentSettings(**given)
 
 
 class _Opened(NamedTuple):

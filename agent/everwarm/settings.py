@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-MULTIPART_OVERHEAD_BYTES: Final = 65_536  # boundaries, part headers and the text fields beside the file
+FORM_OVERHEAD_BYTES: Final = 1 << 20  # boundaries, part headers and the text fields beside the file
 
 
 def _split_urls(value: object) -> object:
@@ -73,4 +73,4 @@ class GatewaySettings(AgentSettings):
     @property
     def limit_body_bytes(self) -> int:
         """Largest body: the file, and the form around it."""
-        return self.gateway_limit_upload_bytes + MULTIPART_OVERHEAD_BYTES
+        return self.gateway_limit_upload_bytes + FORM_OVERHEAD_BYTES

@@ -19,6 +19,7 @@ from everwarm.deadline import Clock
 from everwarm.settings import AgentSettings
 from everwarm_core.errors import InvalidParameter, RegistryUnavailable
 from everwarm_core.openai_errors import POD_HEADER
+from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.registry.records import Lease, PodRecord, PodState, Snapshot
 
 ASK_EVERY_S: Final = 2.0  # a static list is a makeshift; its pods are judged by answers in between
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class PodSource(Protocol):
-    """Snapshots of the pods, kept fresh while `run` runs."""
+    """Snapshots of the pods, kept fresh while `run` runs; `RegistryReader` is one as it stands."""
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -242,5 +243,8 @@ def pod_source(settings: AgentSettings, *, token: SecretFile | None = None) -> P
                 "redis_url", "nothing says where the pods are; set EVERWARM_REDIS_URL or EVERWARM_BASE_URL"
             )
         return static
-    registry = RegistrySource(settings.redis_url, settings.namespace)
+    try:
+        registry = RegistryReader(settings.redis_url, settings.namespace, follow=())
+    except ValueError as error:
+        raise InvalidParameter("redis_url", str(error)) from error
     return FallbackSource(registry, static) if static else registry

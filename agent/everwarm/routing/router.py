@@ -36,6 +36,7 @@ MAX_NAMES_SHOWN: Final = 20  # in an error message
 EMPTY_GRACE_S: Final = (
     ENTRY_TTL_S + 2 * HEARTBEAT_S
 )  # by then every live pod has told an empty Redis of itself again
+KNOWN_FOR_S: Final = 600.0  # that long a name outlives its last pod before it is a 404 again; a guess
 WARM_UP_PRIOR_S: Final = 5.0  # until a warm pod of the name tells what it took
 
 
@@ -121,7 +122,7 @@ class Router:
         self._background = Background({"pods.source": source.run, "pods.watch": self._watch})
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._lost: dict[str, set[Callable[[], None]]] = {}
-        self._known: set[str] = set()
+        self._known: dict[str, float] = {}
         self._whole: Snapshot | None = None
         self._reading_whole = asyncio.Lock()
         self._wanted_at: dict[str, float] = {}
@@ -241,6 +242,10 @@ class Router:
         """The snapshot that knows *model*: the followed one, or a whole one just read because it was a new name."""
         snapshot, whole = self._source.snapshot, self._whole
         if snapshot is not None and model in snapshot.names:
+            self._source.follow(
+                model
+            )  # of the names it follows, the source drops the one asked for longest ago
+            self._known[model] = self._clock()
             return snapshot
         if whole is not None and self._clock() - whole.taken_at <= ENTRY_TTL_S:
             return whole
@@ -251,7 +256,7 @@ class Router:
         snapshot = self._source.snapshot
         if snapshot is None:
             return
-        if model not in self._known and model not in snapshot.names:
+        if model not in snapshot.names and not self._was_known(model):
             try:
                 whole = await self.read_all()
             except RegistryUnavailable:
@@ -261,10 +266,14 @@ class Router:
                 if self._may_be_coming_back(whole):
                     return
                 raise ModelNotFound(model, known=tuple(sorted(whole.names))[:MAX_NAMES_SHOWN])
-        self._known.add(model)
+            self._known[model] = self._clock()
         self._source.follow(model)
         if not snapshot.by_name.get(model):
             await self._want(model)
+
+    def _was_known(self, model: str) -> bool:
+        """Whether a pod announced *model* not long ago: then it is scaled to zero or restarting, not a mistake."""
+        return self._clock() - self._known.get(model, float("-inf")) < KNOWN_FOR_S
 
     def _may_be_coming_back(self, whole: Snapshot) -> bool:
         """Whether the registry is empty, but so newly seen that pods may not have told it of themselves yet."""
