@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
 from everwarm_core.errors import AudioTooLong, InvalidAudio, InvalidParameter
 
 if TYPE_CHECKING:
@@ -34,9 +35,40 @@ Pcm16k: TypeAlias = npt.NDArray[np.float32]
 # FFmpeg's names of what OpenAI accepts: flac mp3 mp4 mpeg mpga m4a ogg wav webm; aac is an m4a without its box.
 FORMATS: Final = ("aac", "flac", "matroska", "mov", "mp3", "mpeg", "ogg", "wav")
 CODECS: Final = frozenset(
-    "aac ac3 alac amrnb amrwb flac mp1 mp1float mp2 mp2float mp3 mp3float opus libopus vorbis libvorbis"
-    " adpcm_ima_wav adpcm_ms gsm_ms pcm_alaw pcm_mulaw pcm_u8 pcm_s16be pcm_s16le pcm_s24be pcm_s24le"
-    " pcm_s32be pcm_s32le pcm_f32be pcm_f32le pcm_f64be pcm_f64le".split()
+    [
+        "aac",
+        "ac3",
+        "alac",
+        "amrnb",
+        "amrwb",
+        "flac",
+        "mp1",
+        "mp1float",
+        "mp2",
+        "mp2float",
+        "mp3",
+        "mp3float",
+        "opus",
+        "libopus",
+        "vorbis",
+        "libvorbis",
+        "adpcm_ima_wav",
+        "adpcm_ms",
+        "gsm_ms",
+        "pcm_alaw",
+        "pcm_mulaw",
+        "pcm_u8",
+        "pcm_s16be",
+        "pcm_s16le",
+        "pcm_s24be",
+        "pcm_s24le",
+        "pcm_s32be",
+        "pcm_s32le",
+        "pcm_f32be",
+        "pcm_f32le",
+        "pcm_f64be",
+        "pcm_f64le",
+    ]
 )
 # One input sample at 1 Hz would become 16,000: a small file could ask for gigabytes within a single frame.
 CONTAINER_RATES: Final = range(4_000, 768_001)
@@ -87,7 +119,7 @@ def decode_pcm(data: bytes | bytearray | memoryview, *, rate: int, limit_s: floa
 
 def duration_s(audio: Pcm16k) -> float:
     """Length of *audio* in seconds."""
-    return audio.shape[0] / SAMPLE_RATE
+    return len(audio) / SAMPLE_RATE
 
 
 def _to_float(samples: bytes | bytearray | memoryview) -> Pcm16k:
@@ -186,8 +218,8 @@ def _audio_stream(container: "av.container.InputContainer") -> "AudioStream":
         raise InvalidAudio("the file holds no audio stream")
     stream = container.streams.audio[0]
     codec = stream.codec_context
-    if codec is None or codec.name not in CODECS:
-        raise InvalidAudio(f"codec {codec.name if codec else 'unknown'!r} is not supported")
+    if codec.name not in CODECS:
+        raise InvalidAudio(f"codec {codec.name!r} is not supported")
     if codec.channels > MAX_CHANNELS:
         raise InvalidAudio(f"{codec.channels} channels are more than {MAX_CHANNELS}")
     codec.options = {"max_samples": str(MAX_FRAME_SAMPLES)}

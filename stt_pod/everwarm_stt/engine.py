@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 import structlog
+
 from everwarm_core import telemetry
 from everwarm_core.errors import (
     DecodeCancelled,
@@ -34,7 +35,6 @@ from everwarm_core.logs import Tag
 from everwarm_core.requests import Task
 from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_core.transcript import Segment, Transcript, Word, joined_text
-
 from everwarm_stt.audio import Pcm16k, duration_s
 from everwarm_stt.weights import Weights
 
@@ -138,9 +138,15 @@ class Engine:
     _loads_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
-        self, whisper_model: "faster_whisper.WhisperModel", *, id: str, model: str, slots: int, load_s: float
+        self,
+        whisper_model: "faster_whisper.WhisperModel",
+        *,
+        engine_id: str,
+        model: str,
+        slots: int,
+        load_s: float,
     ) -> None:
-        self.id, self.model, self.slots, self.load_s = id, model, slots, load_s
+        self.id, self.model, self.slots, self.load_s = engine_id, model, slots, load_s
         self._whisper = whisper_model
         self.is_multilingual: bool = whisper_model.model.is_multilingual
         self.languages: tuple[str, ...] = tuple(whisper_model.supported_languages)
@@ -159,7 +165,7 @@ class Engine:
         bound.info("engine.created", tag=Tag.INIT, slots=slots, threads_per_slot=cpu_threads)
         bound.info("model.loading", tag=Tag.LOAD, origin=weights.origin, path=str(weights.path))
         started = time.monotonic()
-        attributes = {Attribute.MODEL: weights.model, Attribute.INSTANCE: engine_id}
+        attributes: dict[str, str] = {Attribute.MODEL: weights.model, Attribute.INSTANCE: engine_id}
         try:
             with telemetry.tracer().start_as_current_span(SpanName.LOAD, attributes=attributes):
                 whisper_model = _new_whisper_model(
@@ -178,7 +184,7 @@ class Engine:
             ) from error
         load_s = time.monotonic() - started
         bound.info("model.loaded", tag=Tag.LOAD, load_s=round(load_s, 3))
-        return cls(whisper_model, id=engine_id, model=weights.model, slots=slots, load_s=load_s)
+        return cls(whisper_model, engine_id=engine_id, model=weights.model, slots=slots, load_s=load_s)
 
     def decode(
         self, audio: Pcm16k, options: DecodeOptions, *, cancelled: Callable[[], bool] = never
@@ -198,9 +204,7 @@ class Engine:
         """
         self._check(audio, options)
         length_s = duration_s(audio)
-        log.info(
-            "model.reused", tag=Tag.REUSE, instance=self.id, model=self.model, language=options.language
-        )
+        log.info("model.reused", tag=Tag.REUSE, instance=self.id, model=self.model, language=options.language)
         # A view of this request: shares weights and tokenizer, and carries its own `cancelled` to every window.
         view = copy.copy(self._whisper)
         view.cancelled = cancelled
@@ -224,9 +228,7 @@ class Engine:
 
     def _check(self, audio: Pcm16k, options: DecodeOptions) -> None:
         if options.language not in (AUTO, *self.languages):
-            raise UnsupportedLanguage(
-                options.language, model=None if self.is_multilingual else self.model
-            )
+            raise UnsupportedLanguage(options.language, model=None if self.is_multilingual else self.model)
         if options.task == "translate" and not self.is_multilingual:
             raise InvalidParameter("task", f"model {self.model!r} knows English only and cannot translate")
         if not np.isfinite(audio).all():
@@ -234,7 +236,8 @@ class Engine:
 
     def _prompt_tokens(self, prompt: str | None) -> list[int] | None:
         """*prompt* as faster-whisper encodes it, without control tokens: `<|startoftranscript|>` typed by a caller
-        would otherwise end the prompt and confuse the decoder."""
+        would otherwise end the prompt and confuse the decoder.
+        """
         if prompt is None or not prompt.strip():
             return None
         encoded = self._whisper.hf_tokenizer.encode(" " + prompt.strip(), add_special_tokens=False)
@@ -269,9 +272,11 @@ def _new_whisper_model(path: str, **arguments: Any) -> "faster_whisper.WhisperMo
     """A WhisperModel whose copies end at the next window once `cancelled` says so."""
     from faster_whisper import WhisperModel
 
-    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # at INFO it adds two lines to every request
+    logging.getLogger("faster_whisper").setLevel(
+        logging.WARNING
+    )  # at INFO it adds two lines to every request
 
-    class CancellableWhisperModel(WhisperModel):
+    class CancellableWhisperModel(WhisperModel):  # type: ignore[misc]  # it ships no types
         """Asks before every encoder pass: segments alone would miss windows of silence, which yield none."""
 
         cancelled: Callable[[], bool] = staticmethod(never)
@@ -315,5 +320,6 @@ def _pieces(segments: "Iterable[whisper.Segment]", cancelled: Callable[[], bool]
 
 def _finite(figure: float, *, instead: float) -> float:
     """*figure* as JSON can carry it: sampling can end in a token of probability 0, whose logarithm is -inf, and the
-    score of an empty result is NaN."""
+    score of an empty result is NaN.
+    """
     return float(figure) if math.isfinite(figure) else instead

@@ -16,12 +16,12 @@ from importlib.resources import files
 from typing import Final, TypeVar
 
 import structlog
+from opentelemetry.trace import Tracer
+
 from everwarm_core import telemetry
 from everwarm_core.errors import DecodeCancelled, EverwarmError, WarmupFailed
 from everwarm_core.languages import AUTO
 from everwarm_core.telemetry import Attribute, SpanName
-from opentelemetry.trace import Tracer
-
 from everwarm_stt.audio import Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine
 
@@ -84,7 +84,11 @@ def prove_warm(
     run.fill_slots(languages[0] if languages else AUTO, audio)
     durations: dict[str, tuple[float, ...]] = {}
     for language in languages:
-        attributes = {Attribute.MODEL: engine.model, Attribute.LANGUAGE: language, Attribute.INSTANCE: engine.id}
+        attributes: dict[str, str] = {
+            Attribute.MODEL: engine.model,
+            Attribute.LANGUAGE: language,
+            Attribute.INSTANCE: engine.id,
+        }
         with tracer.start_as_current_span(SpanName.WARM, attributes=attributes):
             durations[language] = run.settle(language, audio)
     return WarmProof(load_s=engine.load_s, warm_s=time.monotonic() - started, durations=durations)
@@ -151,11 +155,11 @@ class _WarmUp:
     def decode(self, audio: Pcm16k, options: DecodeOptions) -> None:
         """One decode; a model that hears nothing in plain English speech has broken weights."""
         step = f"decode in {options.language!r}"
-        transcript = self.guarded(
-            step, lambda: self.engine.decode(audio, options, cancelled=self.is_late)
-        )
+        transcript = self.guarded(step, lambda: self.engine.decode(audio, options, cancelled=self.is_late))
         if options.language == "en" and not transcript.text:
-            raise WarmupFailed(self.engine.model, f"{step}: heard nothing in clear speech; are the weights whole?")
+            raise WarmupFailed(
+                self.engine.model, f"{step}: heard nothing in clear speech; are the weights whole?"
+            )
 
     def is_late(self) -> bool:
         return time.monotonic() > self.deadline

