@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from everwarm_core.registry.records import PodRecord
-
 from everwarm.platform.logs import LogLine
 from everwarm.platform.process import Exit
+from everwarm_core.registry.records import PodRecord
 
 
 @dataclass(frozen=True, slots=True)

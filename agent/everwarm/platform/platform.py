@@ -20,14 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from everwarm_core import pod_environment as variable
-from everwarm_core.errors import EverwarmError, PlatformError
-from everwarm_core.registry.reader import RegistryReader
-from everwarm_core.registry.records import PodRecord, PodState
-
-from everwarm.gateway import run_gateway
 from everwarm.platform.events import (
-    GatewayStarted,
     PlatformEvent,
     PodChanged,
     PodExited,
@@ -40,7 +33,10 @@ from everwarm.platform.logs import last_words, parse_line
 from everwarm.platform.plan import PodPlan
 from everwarm.platform.process import Exit, SupervisedProcess
 from everwarm.platform.valkey import running_valkey
-from everwarm.settings import GatewaySettings
+from everwarm_core import pod_environment as variable
+from everwarm_core.errors import EverwarmError, PlatformError
+from everwarm_core.registry.reader import RegistryReader
+from everwarm_core.registry.records import PodRecord, PodState
 
 START_DEATHS: Final = (
     3  # in a row before the platform was warm: a download may fail once, a wrong name fails for ever
@@ -48,8 +44,7 @@ START_DEATHS: Final = (
 POD_DRAIN_S: Final = 35.0  # the pod's own limit; it is killed a little later
 _KILL_AFTER_S: Final = POD_DRAIN_S + 2.0
 
-# Ours in the caller's environment speak of another place (a cluster's Redis, its tokens); only this one is about
-# the machine.
+# Only this of our variables in the caller's environment is about the machine.
 _INHERITED: Final = frozenset({"EVERWARM_CACHE_DIR"})
 
 
@@ -255,11 +250,6 @@ def environment_of(
 
     inherited: the caller's environment, of which `EVERWARM_*` stays behind.
     """
-    own = {
-        name: value
-        for name, value in inherited.items()
-        if not name.startswith("EVERWARM_") or name in _INHERITED
-    }
     place = {
         variable.NAMESPACE: namespace,
         variable.REDIS_URL: redis_url,
@@ -269,7 +259,16 @@ def environment_of(
         variable.CPUS: f"{plan.cpus:g}",
         "PYTHONUNBUFFERED": "1",  # the last words of a pod that is killed are not lost in a buffer
     }
-    return own | variable.pod_environment(plan.resource) | place
+    return without_our_variables(inherited) | variable.pod_environment(plan.resource) | place
+
+
+def without_our_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """*environment* without what speaks of another Everwarm: a cluster's Redis, its tokens, its namespace."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("EVERWARM_") or name in _INHERITED
+    }
 
 
 @asynccontextmanager

@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import redis.asyncio
-from everwarm_core.errors import PlatformError
 
 from everwarm.platform.process import Backoff, Exit, SupervisedProcess
+from everwarm_core.errors import PlatformError
 
 LEAST_MAJOR_VERSION: Final = 7
 START_TIMEOUT_S: Final = 10.0  # it takes 20 ms; a machine under heavy load may need more

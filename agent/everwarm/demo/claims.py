@@ -1,0 +1,139 @@
+"""What the demo claims, each as a sentence with its evidence, checked against the measurements; pure.
+
+Claims about time compare medians of a few requests on the same speech, and a machine that others use gives 10-20 %
+of noise to such a median: the tolerances below allow for it, and are far from what a load would add, which the
+`before` way of the same run shows. Everything else is counted, so it has no tolerance.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from everwarm.demo.results import WayResult
+
+FIRST_TOLERANCE: Final = 1.35  # median of the workers' first requests over later ones with the same speech
+READY_TOLERANCE: Final = 1.5  # the same of each pod's first request after ready: two requests, so noisier
+WORD_ERROR_LIMIT: Final = 0.10  # synthetic speech, clearly spoken
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """*sentence* is what is claimed, *evidence* what was measured, *held* whether the two agree."""
+
+    name: str
+    sentence: str
+    evidence: str
+    held: bool
+
+
+def claims(before: WayResult, cached: WayResult, everwarm: WayResult) -> tuple[Claim, ...]:
+    """Every claim about one model, held or not."""
+    return (
+        _comparison_is_fair(before, cached),
+        _nothing_failed(before, cached, everwarm),
+        _first_is_like_any_other(cached, everwarm),
+        _warm_when_ready(everwarm),
+        _one_load_per_pod(everwarm),
+        _workers_hold_no_model(everwarm),
+        _memory_is_less(cached, everwarm),
+        _cpu_is_less(before, everwarm),
+        _transcripts_are_equal(cached, everwarm),
+        _transcripts_are_right(everwarm),
+    )
+
+
+def _comparison_is_fair(before: WayResult, cached: WayResult) -> Claim:
+    workers = len({p.turn.worker for p in cached.played})
+    return Claim(
+        "comparison",
+        "The ways compared are what they are called: a load per utterance, and a load per worker",
+        f"{before.loads} loads for {len(before.played)} utterances; {cached.loads} loads in {workers} workers",
+        before.loads == len(before.played) and cached.loads == workers,
+    )
+
+
+def _nothing_failed(*ways: WayResult) -> Claim:
+    failed = [f"{way.way}: {reason}" for way in ways for reason in way.failures]
+    return Claim(
+        "answered",
+        "Every utterance was answered",
+        "; ".join(failed)
+        or f"{sum(len(way.played) for way in ways)} of {sum(len(way.played) for way in ways)}",
+        not failed,
+    )
+
+
+def _first_is_like_any_other(cached: WayResult, everwarm: WayResult) -> Claim:
+    return Claim(
+        "first request",
+        "A worker's first request takes as long as any other",
+        f"{everwarm.first_over_later:.2f} x a later one (at most {FIRST_TOLERANCE}); "
+        f"with a cache in the worker {cached.first_over_later:.2f} x",
+        everwarm.first_over_later <= FIRST_TOLERANCE,
+    )
+
+
+def _warm_when_ready(everwarm: WayResult) -> Claim:
+    return Claim(
+        "warm when ready",
+        "The first request that a pod gets after it is ready is as fast as later ones",
+        f"{everwarm.pods_first_over_later:.2f} x a later one (at most {READY_TOLERANCE})",
+        everwarm.pods_first_over_later <= READY_TOLERANCE,
+    )
+
+
+def _one_load_per_pod(everwarm: WayResult) -> Claim:
+    return Claim(
+        "loads",
+        "The model is loaded once per pod and never in a worker",
+        f"{everwarm.pod_loads} loads in {len(everwarm.pods)} pods, {everwarm.worker_loads} in the workers",
+        everwarm.pod_loads == len(everwarm.pods) and everwarm.worker_loads == 0,
+    )
+
+
+def _workers_hold_no_model(everwarm: WayResult) -> Claim:
+    looked = "imports" if everwarm.mapped is None else "imports and memory maps"
+    return Claim(
+        "empty workers",
+        "Workers hold no model, nor a library that could run one",
+        f"found in their {looked}: {', '.join(everwarm.libraries) or 'none'}",
+        not everwarm.libraries,
+    )
+
+
+def _memory_is_less(cached: WayResult, everwarm: WayResult) -> Claim:
+    return Claim(
+        "memory",
+        "All of Everwarm holds less memory than the workers with a cache each",
+        f"{everwarm.memory_steady / 1e6:.0f} MB against {cached.memory_steady / 1e6:.0f} MB",
+        everwarm.memory_steady < cached.memory_steady,
+    )
+
+
+def _cpu_is_less(before: WayResult, everwarm: WayResult) -> Claim:
+    return Claim(
+        "cpu",
+        "An utterance costs less CPU than with a load before it",
+        f"{everwarm.cpu_per_utterance_s:.2f} s against {before.cpu_per_utterance_s:.2f} s",
+        everwarm.cpu_per_utterance_s < before.cpu_per_utterance_s,
+    )
+
+
+def _transcripts_are_equal(cached: WayResult, everwarm: WayResult) -> Claim:
+    differ = sorted(
+        name for name, heard in everwarm.transcripts.items() if heard != cached.transcripts.get(name)
+    )
+    return Claim(
+        "equal transcripts",
+        "Pods hear the same words as a model in the worker",
+        f"differing clips: {', '.join(differ) or 'none'} of {len(everwarm.transcripts)}",
+        not differ,
+    )
+
+
+def _transcripts_are_right(everwarm: WayResult) -> Claim:
+    return Claim(
+        "right transcripts",
+        "The words are those that were spoken",
+        f"word error rate {everwarm.word_error_rate:.1%} (at most {WORD_ERROR_LIMIT:.0%})",
+        everwarm.word_error_rate <= WORD_ERROR_LIMIT,
+    )
