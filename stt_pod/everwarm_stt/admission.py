@@ -19,7 +19,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from everwarm_core.errors import CapacityError, DeadlineExceeded, PodDraining, PodFull
@@ -128,27 +127,46 @@ class Slot:
         self._ended = ended
         self._is_cancelled = False
         self._job: Future[Any] | None = None
+        self._answer: asyncio.Future[Any] | None = None
 
     def cancelled(self) -> bool:
         """Whether nobody waits for the result any more; asked by the decode, from its thread."""
         return self._is_cancelled
 
-    def cancel(self) -> None:
-        """Ask the decode to stop at its next opportunity."""
+    def give_up(self) -> None:
+        """Ask the decode to stop at its next opportunity, and tell whoever waits for it at once."""
         self._is_cancelled = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(PodDraining())
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of *work*, which runs on a thread with this task's context variables (and so its span)."""
+        """The result of *work*, which runs on a thread with this task's context variables (and so its span).
+
+        Raises what *work* raises, and PodDraining when a hastened drain has no time for it.
+        """
         assert self._job is None, "a slot is taken for one decode"
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._answer = answer
         job = self._job = self._threads.submit(copy_context().run, work)
-        # Added before wrap_future adds its own, so the slot is free by the time the awaiting task goes on.
-        job.add_done_callback(lambda job: _call_soon(loop, partial(self._ended, self, not job.cancelled())))
-        return await asyncio.wrap_future(job)
+
+        def settle() -> None:  # the slot is free by the time the awaiting task goes on
+            self._ended(self, not job.cancelled())
+            if answer.done():
+                return
+            if job.cancelled():
+                answer.cancel()
+            elif (error := job.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(job.result())
+
+        job.add_done_callback(lambda _: _call_soon(loop, settle))
+        return await answer
 
     def leave(self) -> None:
         """The request has no more use for the slot: what still runs should stop, what never ran frees it now."""
-        self.cancel()
+        self._is_cancelled = True
         if self._job is None:
             self._ended(self, False)
         else:
@@ -184,6 +202,16 @@ class Admission:
     def waiting(self) -> int:
         """Requests that wait for a slot now."""
         return self._turns.waiting
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new requests are refused for good."""
+        return self._is_draining
+
+    @property
+    def is_hastened(self) -> bool:
+        """Whether what is held was given up."""
+        return self._is_hastened
 
     @property
     def service_s(self) -> float:
@@ -237,7 +265,7 @@ class Admission:
         self._is_draining = self._is_hastened = True
         self._turns.refuse(PodDraining)
         for slot in self._running:
-            slot.cancel()
+            slot.give_up()
 
     async def idle(self) -> None:
         """Wait until nothing is held."""

@@ -1,0 +1,112 @@
+"""The program `everwarm-pod`: settings from the environment, logs, telemetry, one life, one exit code.
+
+0 after a drain, 1 when the pod failed (its last line of log says why), 2 for a wrong command line. Everything heavy
+is imported after the settings are known to be good, so `--help` and a bad environment answer at once.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from typing import NoReturn
+
+import structlog
+from pydantic_core import PydanticUndefined
+
+from everwarm_core import telemetry
+from everwarm_core.errors import EverwarmError
+from everwarm_core.logs import configure_logging
+from everwarm_core.telemetry import Attribute
+from everwarm_stt.settings import PREFIX, PodSettings, load_settings, unknown_variables
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def main() -> None:
+    """Run a pod until it is told to stop; never returns, the exit code says how it ended."""
+    began = time.monotonic()
+    match sys.argv[1:]:
+        case []:
+            _exit(_run(began))
+        case ["--help" | "-h"]:
+            sys.stdout.write(help_text())
+        case ["--version"]:
+            from importlib.metadata import version
+
+            sys.stdout.write(version("everwarm-stt") + "\n")
+        case arguments:
+            sys.stderr.write(f"everwarm-pod takes no arguments, got {' '.join(arguments)!r}; see --help\n")
+            sys.exit(2)
+
+
+def help_text() -> str:
+    """What `--help` prints: every variable, from the settings' own descriptions."""
+    lines = [
+        "everwarm-pod: one Whisper model in one process, proven warm before /readyz answers 200.",
+        "",
+        "It takes no arguments; everything is an environment variable:",
+        "",
+    ]
+    for name, field in PodSettings.model_fields.items():
+        default = "" if field.default in (PydanticUndefined, None, "", ()) else f" [{field.default}]"
+        lines += [f"  {PREFIX}{name.upper()}{default}", f"      {field.description}"]
+    lines += [
+        "",
+        "Traces and metrics go where OTEL_EXPORTER_OTLP_ENDPOINT says; /metrics works either way.",
+        "SIGTERM drains: the registry is told first, what is held is finished, then the pod exits 0.",
+        "",
+        "Examples:",
+        "  EVERWARM_MODEL=tiny.en everwarm-pod",
+        "  EVERWARM_MODEL=base EVERWARM_LANGUAGES=en,de,auto EVERWARM_SLOTS=2 \\",
+        "      EVERWARM_REDIS_URL=redis://127.0.0.1:6379 EVERWARM_PORT=0 everwarm-pod",
+        "  curl -F file=@speech.wav -F model=tiny.en http://127.0.0.1:8000/v1/audio/transcriptions",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _run(began: float) -> int:
+    """One life, and its exit code. The last line of log of a pod that failed says why."""
+    configure_logging()
+    try:
+        settings = load_settings()
+        for name in unknown_variables(os.environ):
+            log.warning("settings.unknown", variable=name, hint="misspelt? everwarm-pod --help lists all")
+        failure = _live(settings, began)
+    except EverwarmError as error:
+        failure = error
+    except Exception:  # the edge of the program: a defect, told with its trace
+        log.exception("pod.crashed")
+        return 1
+    if failure is not None:
+        log.error("pod.failed", reason=str(failure), error=type(failure).__name__)
+        return 1
+    log.info("pod.ended")
+    return 0
+
+
+def _live(settings: PodSettings, began: float) -> EverwarmError | None:
+    import uvloop
+
+    from everwarm_stt.lifecycle import live
+    from everwarm_stt.pod import VERSION
+
+    attributes = {
+        "service.instance.id": settings.pod_id,
+        "service.namespace": settings.namespace,
+        Attribute.MODEL.value: settings.model,
+    }
+    exported = telemetry.start("everwarm-pod", version=VERSION, attributes=attributes)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(live(settings, exported, began=began))
+    finally:
+        exported.shutdown()
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process now. The interpreter would first wait for threads that nothing can stop: a load, a decode."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

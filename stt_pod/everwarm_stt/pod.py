@@ -1,0 +1,138 @@
+"""What the pod's lifecycle and its HTTP server share: the state of one pod, and what that lets it serve.
+
+`lifecycle` moves it from state to state, the server asks it and adds languages that a request has proven, the
+heartbeat reads its record. All on one event loop; `changed` brings the next heartbeat forward.
+"""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+
+from everwarm_core.errors import InvalidParameter, ModelNotFound, ModelNotWarm, UnsupportedLanguage
+from everwarm_core.keys import requested_language
+from everwarm_core.languages import AUTO
+from everwarm_core.registry.records import PodRecord, PodState
+from everwarm_core.requests import TranscriptionRequest
+from everwarm_stt.admission import Admission
+from everwarm_stt.engine import DecodeOptions, Engine
+from everwarm_stt.settings import PodSettings
+
+VERSION: Final = version("everwarm-stt")
+LOADING_RETRY_AFTER_S: Final = 2.0  # a small model is warm by then; OpenAI's client tries twice
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class Pod:
+    """One pod; *url* is the base URL that agents call."""
+
+    settings: PodSettings
+    url: str
+    admission: Admission
+    state: PodState = PodState.LOADING
+    engine: Engine | None = None
+    languages: tuple[str, ...] = ()
+    """Proven warm so far."""
+    load_s: float = 0.0
+    warm_s: float = 0.0
+    started: float = field(default_factory=time.time)
+    boot: str = field(default_factory=lambda: secrets.token_hex(8))
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new work is welcome: warm for every key of the spec, and not draining."""
+        return (
+            self.state is PodState.WARM
+            and not self.admission.is_draining
+            and set(self.settings.languages) <= set(self.languages)
+        )
+
+    def record(self) -> PodRecord:
+        """What the registry is told now."""
+        return PodRecord(
+            id=self.settings.pod_id,
+            url=self.url,
+            state=self.state,
+            model=self.settings.model,
+            names=self.settings.names,
+            languages=self.languages,
+            slots=self.settings.slots,
+            queue=self.settings.queue,
+            inflight=self.admission.inflight,
+            version=VERSION,
+            node=self.settings.node,
+            started=self.started,
+            load_s=self.load_s,
+            warm_s=self.warm_s,
+            boot=self.boot,
+        )
+
+    def enter(self, state: PodState) -> None:
+        """Be in *state* from now on, and tell the registry at once."""
+        self.state = state
+        self.changed.set()
+        log.info("pod.state", state=state.value, pod=self.settings.pod_id, model=self.settings.model)
+
+    def prove(self, *languages: str) -> None:
+        """Count *languages* as warm: a real decode in each has run."""
+        self.languages = tuple(dict.fromkeys((*self.languages, *languages)))
+        self.changed.set()
+
+    def ordinary_options(self, language: str) -> DecodeOptions:
+        """How a request that asks for nothing special is decoded in *language*."""
+        return DecodeOptions(
+            language=language,
+            temperature=self.settings.temperature,
+            beam_size=self.settings.beam_size,
+            vad=self.settings.vad,
+        )
+
+    def check_name(self, name: str) -> None:
+        """Raise ModelNotFound unless *name* is one this pod serves."""
+        if name not in self.settings.names:
+            raise ModelNotFound(name, known=self.settings.names)
+
+    def loaded_engine(self) -> Engine:
+        """The engine; raises ModelNotWarm while it is not loaded."""
+        if self.engine is None:
+            raise ModelNotWarm(self.settings.model, retry_after_s=LOADING_RETRY_AFTER_S)
+        return self.engine
+
+    def options(self, request: TranscriptionRequest) -> DecodeOptions:
+        """How *request* is decoded here.
+
+        Raises ModelNotFound, ModelNotWarm, UnsupportedLanguage, or InvalidParameter for a translation that these
+        weights cannot do.
+        """
+        self.check_name(request.model)
+        engine = self.loaded_engine()
+        if request.task == "translate" and not engine.is_multilingual:
+            raise InvalidParameter("model", f"{request.model!r} knows English only and cannot translate")
+        return DecodeOptions(
+            language=self._language(request, engine),
+            task=request.task,
+            prompt=request.prompt,
+            temperature=self.settings.temperature if request.temperature is None else request.temperature,
+            word_timestamps=request.granularities.words,
+            beam_size=self.settings.beam_size,
+            vad=self.settings.vad,
+        )
+
+    def _language(self, request: TranscriptionRequest, engine: Engine) -> str:
+        if not engine.is_multilingual:  # whatever the name says: a folder of one's own need not end in .en
+            if request.language not in (None, AUTO, "en"):
+                raise UnsupportedLanguage(request.language, model=request.model)
+            return "en"
+        language = requested_language(
+            request.language, model=self.settings.model, languages=self.settings.languages
+        )
+        if language not in (AUTO, *engine.languages):
+            raise UnsupportedLanguage(language)
+        return language
