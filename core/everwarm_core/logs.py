@@ -40,11 +40,13 @@ def configure_logging(*, level: str = "INFO", json: bool | None = None) -> None:
     ]
     render: list[structlog.typing.Processor] = (
         [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),  # locals hold transcripts, tokens and URLs with passwords
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
         if as_json
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -65,9 +67,7 @@ def configure_logging(*, level: str = "INFO", json: bool | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
-def _trace_ids(
-    _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _trace_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = f"{context.trace_id:032x}"
