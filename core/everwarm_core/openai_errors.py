@@ -11,7 +11,11 @@ Format: https://platform.openai.com/docs/guides/error-codes, and what `openai`'s
 import json
 import math
 from collections.abc import Mapping
-from typing import Final, TypedDict
+from typing import Final
+
+from typing_extensions import (
+    TypedDict,
+)  # pydantic, which describes the body in OpenAPI, wants this one before 3.12
 
 from everwarm_core.errors import (
     HTTP_ERRORS,
