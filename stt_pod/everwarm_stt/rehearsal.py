@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
+from opentelemetry import propagate
 from starlette.types import ASGIApp, Message
 
 from everwarm_core.errors import WarmupFailed
@@ -66,6 +67,9 @@ async def _play(app: ASGIApp, scene: Scene, token: str | None) -> tuple[int, byt
     ]
     if token is not None:
         headers.append((b"authorization", f"Bearer {token}".encode("latin-1")))
+    trace: dict[str, str] = {}
+    propagate.inject(trace)  # so that the rehearsal is seen as part of the pod's start
+    headers += [(name.encode(), value.encode()) for name, value in trace.items()]
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -53,7 +53,13 @@ def make_app(
 ) -> FastAPI:
     """The ASGI application of *pod*; tokens is asked at each request, None means that no token is wanted."""
     app = FastAPI(
-        title="Everwarm pod", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="Everwarm pod",
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # FastAPI's own would record each request a second time, under other names.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.add_middleware(Edge, pod=pod, instruments=instruments, tokens=tokens)
     app.add_exception_handler(HTTPException, _no_such_route)
