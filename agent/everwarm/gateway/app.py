@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, TypedDict
+from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request
 from opentelemetry.metrics import CallbackOptions, Observation
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from everwarm.gateway.description import (
     COMMON_FIELDS,

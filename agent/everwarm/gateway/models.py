@@ -1,6 +1,6 @@
 """`GET /v1/models`: the names that can be asked for, in OpenAI's shape, from a snapshot of the registry."""
 
-from typing import TypedDict
+from typing_extensions import TypedDict
 
 from everwarm_core.errors import ModelNotFound
 from everwarm_core.registry.records import PodState, Snapshot
