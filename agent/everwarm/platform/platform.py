@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+from everwarm.gateway import run_gateway
 from everwarm.platform.events import (
+    GatewayStarted,
     PlatformEvent,
     PodChanged,
     PodExited,
@@ -33,6 +35,7 @@ from everwarm.platform.logs import last_words, parse_line
 from everwarm.platform.plan import PodPlan
 from everwarm.platform.process import Exit, SupervisedProcess
 from everwarm.platform.valkey import running_valkey
+from everwarm.settings import GatewaySettings
 from everwarm_core import pod_environment as variable
 from everwarm_core.errors import EverwarmError, PlatformError
 from everwarm_core.registry.reader import RegistryReader
@@ -121,6 +124,7 @@ class LocalPlatform:
         self._tell = on_event
         self._pods = {pod_id: self._pod(pod_id, plan) for plan in plans for pod_id in (str(uuid4()),)}
         self._news = asyncio.Event()
+        self._stop_gateway = asyncio.Event()
         self._failure: EverwarmError | None = None
         self._was_warm = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -220,6 +224,30 @@ class LocalPlatform:
             self._failure = PlatformError(
                 f"pod {pod.plan.name!r} died {end.deaths} times ({end.cause}) before it was warm: {reason}"
             )
+        self._announce()
+
+    async def _serve(self) -> None:
+        """The gateway, until `drain`; that it cannot listen is for whoever waits."""
+        settings = GatewaySettings(
+            gateway_host="127.0.0.1",
+            gateway_port=self._port,
+            redis_url=self.redis_url,
+            namespace=self.namespace,
+            # This platform's pods alone are meant, whatever the environment says for others.
+            base_url=None,
+            token_file=None,
+            api_key=None,
+            fallback_urls=(),
+        )
+        try:
+            await run_gateway(settings, ready=self._listening, stop=self._stop_gateway)
+        except EverwarmError as error:
+            self._failure = self._failure or error
+            self._announce()
+
+    def _listening(self, url: str) -> None:
+        self.url = url
+        self._tell(GatewayStarted(url))
         self._announce()
 
     async def _watch(self) -> None:

@@ -1,0 +1,51 @@
+"""Where a command sends its requests: what was asked for, else what the environment says, else what runs here.
+
+`choose` is pure; `served_names` asks the place, which also is how a command learns early that nothing is there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from everwarm.platform.state import RunningState
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+DEFAULT_NAMESPACE: Final = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A gateway or pod at *url*, or the registry at *redis_url* (its *namespace*); exactly one of them is set."""
+
+    url: str | None = None
+    redis_url: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+
+
+def choose(
+    *, url: str | None, redis_url: str | None, environ: Mapping[str, str], running: Sequence[RunningState]
+) -> Endpoint:
+    """Where to send audio: flags, EVERWARM_BASE_URL, EVERWARM_REDIS_URL, a platform that runs here, the default."""
+    namespace = environ.get("EVERWARM_NAMESPACE") or DEFAULT_NAMESPACE
+    if url or redis_url:
+        return Endpoint(url, None if url else redis_url, namespace)
+    if given := environ.get("EVERWARM_BASE_URL"):
+        return Endpoint(url=given, namespace=namespace)
+    if given := environ.get("EVERWARM_REDIS_URL"):
+        return Endpoint(redis_url=given, namespace=namespace)
+    if running:
+        return Endpoint(url=running[0].url, namespace=running[0].namespace)
+    return Endpoint(url=DEFAULT_URL)
+
+
+def choose_registry(
+    *, url: str | None, redis_url: str | None, environ: Mapping[str, str], running: Sequence[RunningState]
+) -> Endpoint:
+    """Where to read the state of the pods: as `choose`, but a registry is preferred, for it knows more."""
+    namespace = environ.get("EVERWARM_NAMESPACE") or DEFAULT_NAMESPACE
+    if not url and not redis_url:
+        if given := environ.get("EVERWARM_REDIS_URL"):
+            return Endpoint(redis_url=given, namespace=namespace)
+        if not environ.get("EVERWARM_BASE_URL") and running:
+            return Endpoint(redis_url=running[0].redis_url, namespace=running[0].namespace)
+    return choose(url=url, redis_url=redis_url, environ=environ, running=running)
