@@ -370,7 +370,10 @@ class Dispatcher:
                     except (CapacityError, PodFailed, InternalError, Unauthorized, ModelNotFound) as error:
                         reason = http_error(error).code
                         span.set_attribute(Attribute.REFUSAL, reason)
+                        refusal = tried.last if tried.last_was_refusal else None
                         tried.note(route, error)
+                        if deadline.has_passed and refusal:
+                            raise refusal from error  # a 503 says more than that the last try was cut short
                         if deadline.has_passed or tried.is_enough:
                             raise
                         self._retries.add(1, {"reason": reason})
@@ -399,12 +402,12 @@ class Dispatcher:
 
     async def _pause(self, deadline: Deadline, tried: "_Tried") -> None:
         """Every pod was asked: wait for a change, then let them be asked again."""
-        if deadline.has_passed:
-            assert tried.last is not None
-            raise tried.last
         shortest_s, longest_s = FULL_PAUSE_S
         seconds = self._rng.uniform(shortest_s, longest_s) * 2.0 ** min(tried.pauses, FULL_PAUSE_DOUBLINGS)
         await self._router.pause(min(seconds, deadline.remaining_s()))
+        if deadline.has_passed:
+            assert tried.last is not None
+            raise tried.last
         tried.forgive()
 
     async def _ask(

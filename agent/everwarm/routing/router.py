@@ -151,6 +151,10 @@ class Router:
         """What is known of the pods; None until they were read once."""
         return self._source.snapshot
 
+    async def changed(self, after: Snapshot | None) -> Snapshot:
+        """The newest snapshot, as soon as it is another one than *after*; waits for ever while there is none."""
+        return await self._source.changed(after)
+
     async def route(
         self,
         model: str,
@@ -241,11 +245,12 @@ class Router:
     def _view(self, model: str) -> Snapshot | None:
         """The snapshot that knows *model*: the followed one, or a whole one just read because it was a new name."""
         snapshot, whole = self._source.snapshot, self._whole
-        if snapshot is not None and model in snapshot.names:
-            self._source.follow(
-                model
-            )  # of the names it follows, the source drops the one asked for longest ago
-            self._known[model] = self._clock()
+        if snapshot is not None and snapshot.covers(model):
+            if model in snapshot.names:
+                self._source.follow(
+                    model
+                )  # of the names it follows, the source drops the one asked for longest ago
+                self._known[model] = self._clock()
             return snapshot
         if whole is not None and self._clock() - whole.taken_at <= ENTRY_TTL_S:
             return whole

@@ -1,0 +1,174 @@
+"""The router over a real registry: what it finds, how long it holds, what it calls unknown."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from everwarm.deadline import Deadline
+from everwarm.routing.pick import Reason
+from everwarm.routing.router import Router
+from everwarm.settings import AgentSettings
+from everwarm.sources import pod_source
+from everwarm_core.errors import ModelNotFound, ModelNotWarm, RegistryUnavailable
+from everwarm_core.registry.records import PodState
+from tests.fixtures.records import WAIT_S, pod_record
+from tests.fixtures.valkey import OwnedValkey
+from tests.support.faulty_pods import announce, withdraw
+
+
+@asynccontextmanager
+async def routing(redis_url: str, *, fallback_urls: tuple[str, ...] = ()) -> AsyncIterator[Router]:
+    async with Router(pod_source(AgentSettings(redis_url=redis_url, fallback_urls=fallback_urls))) as router:
+        yield router
+
+
+def soon() -> Deadline:
+    return Deadline.after(WAIT_S)
+
+
+async def test_router_finds_a_pod_that_is_warm_for_the_language(redis_url: str) -> None:
+    german, english = pod_record("pod-de", languages=("de",)), pod_record("pod-en", languages=("en",))
+    await announce(redis_url, [german, english])
+    async with routing(redis_url) as router:
+        for language, pod_id in (("de", "pod-de"), ("en", "pod-en")):
+            route = await router.route("whisper-1", language, deadline=soon())
+            assert (route.pod.id, route.reason) == (pod_id, Reason.ONLY_CANDIDATE)
+
+
+async def test_router_takes_a_pod_of_the_name_for_a_language_nobody_has_proven(redis_url: str) -> None:
+    await announce(redis_url, [pod_record(model="base", names=("base",), languages=("en",))])
+    async with routing(redis_url) as router:
+        route = await router.route("base", "fr", deadline=soon())
+        assert route.reason is Reason.OTHER_LANGUAGE
+
+
+async def test_router_reads_detection_on_english_weights_as_english(redis_url: str) -> None:
+    await announce(redis_url, [pod_record(languages=("en",))])
+    async with routing(redis_url) as router:
+        route = await router.route("base.en", "auto", deadline=soon())
+        assert route.reason is Reason.ONLY_CANDIDATE
+
+
+async def test_router_asks_another_pod_when_one_is_excluded(redis_url: str) -> None:
+    first, second = pod_record("pod-a"), pod_record("pod-b")
+    await announce(redis_url, [first, second])
+    async with routing(redis_url) as router:
+        route = await router.route("base.en", "en", deadline=soon(), exclude={first.boot})
+        assert route.pod.id == "pod-b"
+
+
+async def test_router_holds_until_a_pod_becomes_warm(redis_url: str) -> None:
+    loading = pod_record(state=PodState.LOADING, languages=())
+    await announce(redis_url, [loading])
+    async with routing(redis_url) as router, asyncio.TaskGroup() as group:
+        held = group.create_task(router.route("base.en", "en", deadline=soon()))
+        await wanted(redis_url, "base.en")
+        assert not held.done()
+        await announce(redis_url, [pod_record()])
+        assert (await held).pod.id == "pod-a"
+
+
+async def wanted(redis_url: str, name: str) -> None:
+    """Return once somebody has left a note that *name* is asked for."""
+    async with asyncio.timeout(WAIT_S), Redis.from_url(redis_url) as redis:
+        while not await redis.exists(f"everwarm:{{local}}:wanted:{name}"):
+            await asyncio.sleep(0.02)
+
+
+async def test_router_says_not_warm_when_the_deadline_is_over_and_when_to_come_again(redis_url: str) -> None:
+    await announce(redis_url, [pod_record(state=PodState.WARMING, load_s=12.0, warm_s=3.0)])
+    async with routing(redis_url) as router:
+        with pytest.raises(ModelNotWarm) as told:
+            await router.route("base.en", "en", deadline=Deadline.after(0.3))
+        assert told.value.retry_after_s == 15.0
+
+
+async def test_router_calls_a_name_unknown_at_once_when_the_registry_holds_others(redis_url: str) -> None:
+    await announce(redis_url, [pod_record()])
+    async with routing(redis_url) as router:
+        with pytest.raises(ModelNotFound, match=r"base\.en, whisper-1"):
+            await router.route("large", "en", deadline=Deadline.after(60))
+
+
+async def test_router_holds_for_a_name_whose_last_pod_has_left(redis_url: str) -> None:
+    """Scaled to zero or restarting is not unknown: an agent's next utterance must not be told 404."""
+    pod, other = pod_record("pod-a"), pod_record("pod-b", names=("tiny.en",), model="tiny.en")
+    await announce(redis_url, [pod, other])
+    async with routing(redis_url) as router:
+        (await router.route("base.en", "en", deadline=soon())).abandoned()
+        await withdraw(redis_url, pod)
+        with pytest.raises(ModelNotWarm):
+            while True:
+                (await router.route("base.en", "en", deadline=Deadline.after(0.2))).abandoned()
+                await asyncio.sleep(0.02)
+
+
+async def test_router_says_that_the_registry_is_unreachable_when_it_never_was(
+    own_valkey: OwnedValkey,
+) -> None:
+    own_valkey.kill()
+    async with routing(own_valkey.url) as router:
+        with pytest.raises(RegistryUnavailable):
+            await router.route("base.en", "en", deadline=Deadline.after(0.3))
+
+
+async def test_router_goes_on_with_its_last_snapshot_when_redis_is_lost(own_valkey: OwnedValkey) -> None:
+    await announce(own_valkey.url, [pod_record()], ttl_s=1.0)
+    async with routing(own_valkey.url) as router:
+        (await router.route("base.en", "en", deadline=soon())).abandoned()
+        own_valkey.kill()
+        async with asyncio.timeout(WAIT_S):
+            while router.snapshot is None or not router.snapshot.frozen:
+                await asyncio.sleep(0.02)
+        route = await router.route("base.en", "en", deadline=soon())
+        assert route.pod.id == "pod-a"
+
+
+async def test_router_tells_who_waits_for_a_pod_that_left_the_registry(redis_url: str) -> None:
+    pod = pod_record()
+    await announce(redis_url, [pod, pod_record("pod-b")])
+    async with routing(redis_url) as router:
+        (await router.route("base.en", "en", deadline=soon())).abandoned()
+        lost = asyncio.Event()
+        with router.watching(pod, lost.set):
+            await withdraw(redis_url, pod)
+            async with asyncio.timeout(WAIT_S):
+                await lost.wait()
+
+
+async def test_router_lets_a_draining_pod_finish(redis_url: str) -> None:
+    pod = pod_record()
+    await announce(redis_url, [pod])
+    async with routing(redis_url) as router:
+        (await router.route("base.en", "en", deadline=soon())).abandoned()
+        lost = asyncio.Event()
+        with router.watching(pod, lost.set):
+            await announce(redis_url, [pod_record(state=PodState.DRAINING, languages=())])
+            snapshot = router.snapshot
+            async with asyncio.timeout(WAIT_S):
+                while snapshot is None or snapshot.by_name:
+                    snapshot = await router.changed(snapshot)
+                await router.changed(snapshot)
+            assert not lost.is_set()
+
+
+async def test_router_counts_a_route_until_its_outcome_is_told(redis_url: str) -> None:
+    await announce(redis_url, [pod_record(slots=2)])
+    async with routing(redis_url) as router:
+        with await router.route("base.en", "en", deadline=soon()) as route:
+            assert router.loads.inflight(route.pod) == 1
+        assert router.loads.inflight(route.pod) == 0
+
+
+async def test_router_keeps_no_count_of_a_caller_that_was_cancelled_while_held(redis_url: str) -> None:
+    await announce(redis_url, [pod_record(state=PodState.LOADING)])
+    async with routing(redis_url) as router:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await router.route("base.en", "en", deadline=soon())
+        await announce(redis_url, [pod_record()])
+        route = await router.route("base.en", "en", deadline=soon())
+        assert router.loads.inflight(route.pod) == 1
