@@ -343,6 +343,8 @@ def _reporting_tqdm(what: str, progress: Progress) -> type[Any]:
     """A progress class for the hub's client that draws nothing and reports bytes to *progress*."""
     from tqdm.auto import tqdm
 
+    counting = threading.Lock()  # files are fetched in parallel, and += on a shared sum loses some
+
     class Reporting(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._counts_bytes = kwargs.get("unit") == "B"
@@ -351,9 +353,10 @@ def _reporting_tqdm(what: str, progress: Progress) -> type[Any]:
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            self._done += n or 0
-            if self._counts_bytes and self.total:
-                progress(what, int(self._done), int(self.total))
+            with counting:
+                self._done += n or 0
+                if self._counts_bytes and self.total:
+                    progress(what, int(self._done), int(self.total))
             return None
 
     return Reporting
