@@ -79,6 +79,8 @@ class Turns:
 
     async def take(self, deadline: Deadline | None) -> None:
         """Wait for a slot and make it ours; raises DeadlineExceeded, or what `refuse` was told."""
+        if deadline and asyncio.get_running_loop().time() >= deadline.at:
+            raise DeadlineExceeded(deadline_s=deadline.seconds, waiting_for="a slot")
         if self.free:  # then nobody waits: a slot given back is handed on at once
             self.free -= 1
             return

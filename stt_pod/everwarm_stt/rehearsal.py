@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
-from opentelemetry import propagate
 from starlette.types import ASGIApp, Message
 
 from everwarm_core.errors import WarmupFailed
@@ -23,6 +22,8 @@ from everwarm_stt.audio import SAMPLE_RATE, decode_audio
 from everwarm_stt.server.edge import mark_rehearsal
 
 SPEECH_S: Final = 1.0  # a window costs the same however little is said in it; fewer words are fewer tokens
+# A caller that samples nothing: whoever looks for a decode in the traces means one of a real utterance.
+UNTRACED: Final = b"00-0000000000000000000000000000e4e4-000000000000e4e4-00"
 BOUNDARY: Final = "everwarm-rehearsal"
 
 
@@ -64,12 +65,10 @@ async def _play(app: ASGIApp, scene: Scene, token: str | None) -> tuple[int, byt
     headers = [
         (b"content-type", scene.content_type.encode()),
         (b"content-length", str(len(scene.body)).encode()),
+        (b"traceparent", UNTRACED),
     ]
     if token is not None:
         headers.append((b"authorization", f"Bearer {token}".encode("latin-1")))
-    trace: dict[str, str] = {}
-    propagate.inject(trace)  # so that the rehearsal is seen as part of the pod's start
-    headers += [(name.encode(), value.encode()) for name, value in trace.items()]
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

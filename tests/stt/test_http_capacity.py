@@ -1,0 +1,169 @@
+"""A full pod refuses before it reads, and whoever leaves makes room: for others, and for the pod itself."""
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.support.pods import PodProcess
+from tests.support.speech import clips, recording
+from tests.support.wire import (
+    FORM_TYPE,
+    PCM_TYPE,
+    ask,
+    ask_pcm,
+    begun_request,
+    multipart,
+    read_answer,
+)
+
+PCM_PATH = "/v1/transcribe?model=tiny.en"
+DEADLINE_HEADER = "x-everwarm-deadline-ms"
+PLACES = 2  # of the shared pod: one slot, one that waits
+
+
+def inflight(pod: PodProcess) -> int:
+    return int(ask(pod.url, "/livez").headers["x-everwarm-inflight"])
+
+
+def metric(pod: PodProcess, name: str) -> float:
+    page = ask(pod.url, "/metrics").body.decode()
+    found = re.search(rf"^{name}\{{[^}}]*\}} (\S+)$", page, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Return once *condition* holds; fails when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def idle(pod: PodProcess) -> None:
+    """Each test begins with an empty pod."""
+    eventually(lambda: inflight(pod) == 0)
+
+
+@contextmanager
+def decoding_recording(pod: PodProcess) -> Iterator[socket.socket]:
+    """A client whose long recording is being decoded."""
+    body = recording().pcm()
+    headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
+    with begun_request(pod.url, PCM_PATH, headers) as connection:
+        connection.sendall(body)
+        eventually(lambda: metric(pod, "everwarm_slot_usage") == 1)
+        yield connection
+
+
+@contextmanager
+def full(pod: PodProcess) -> Iterator[None]:
+    """All places taken by clients who have not sent their bodies yet."""
+    with ExitStack() as clients:
+        for _ in range(PLACES):
+            headers = {"content-type": PCM_TYPE, "content-length": "32000"}
+            clients.enter_context(begun_request(pod.url, PCM_PATH, headers))
+        eventually(lambda: inflight(pod) == PLACES)
+        yield
+
+
+def test_full_pod_refuses_before_it_asks_for_the_body(pod: PodProcess) -> None:
+    headers = {"content-type": PCM_TYPE, "content-length": "32000", "expect": "100-continue"}
+    with full(pod), begun_request(pod.url, PCM_PATH, headers) as connection:
+        first_bytes = connection.recv(len(b"HTTP/1.1 503"))
+    assert first_bytes == b"HTTP/1.1 503"  # and not `HTTP/1.1 100`
+
+
+def test_pod_with_room_asks_for_the_body(pod: PodProcess) -> None:
+    """Otherwise the test above would prove nothing."""
+    headers = {"content-type": PCM_TYPE, "content-length": "32000", "expect": "100-continue"}
+    with begun_request(pod.url, PCM_PATH, headers) as connection:
+        assert connection.recv(len(b"HTTP/1.1 100")) == b"HTTP/1.1 100"
+
+
+@pytest.mark.parametrize("path", [PCM_PATH, "/v1/audio/transcriptions"])
+def test_full_pod_says_when_to_come_back(pod: PodProcess, path: str) -> None:
+    content_type = PCM_TYPE if path == PCM_PATH else FORM_TYPE
+    with full(pod):
+        answer = ask(pod.url, path, body=b"x" * 1000, headers={"content-type": content_type})
+    assert (answer.status, answer.error["code"]) == (503, "pod_full")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+def test_full_pod_still_answers_its_probes(pod: PodProcess) -> None:
+    """A probe that waits behind audio makes the kubelet kill a pod for being busy."""
+    with decoding_recording(pod), full_queue(pod):
+        began = time.monotonic()
+        statuses = [ask(pod.url, path).status for path in ("/livez", "/readyz")]
+        took_s = time.monotonic() - began
+    assert statuses == [200, 200]
+    assert took_s < 1.0  # the limit of most probes
+
+
+@contextmanager
+def full_queue(pod: PodProcess) -> Iterator[None]:
+    """The waiting place taken as well."""
+    headers = {"content-type": PCM_TYPE, "content-length": "32000"}
+    with begun_request(pod.url, PCM_PATH, headers):
+        eventually(lambda: inflight(pod) == PLACES)
+        yield
+
+
+def test_refusals_are_counted_by_reason(pod: PodProcess) -> None:
+    with full(pod):
+        ask_pcm(pod.url, "model=tiny.en", b"xx")
+    page = ask(pod.url, "/metrics").body.decode()
+    assert re.search(r'everwarm_refusals_total\{.*everwarm_refusal="pod_full".*\} [1-9]', page)
+
+
+def test_client_that_leaves_before_its_body_frees_its_place(pod: PodProcess) -> None:
+    with full(pod):
+        pass
+    eventually(lambda: inflight(pod) == 0, timeout_s=2.0)  # not by the timeout of bodies, which is 3 s
+
+
+def test_client_that_leaves_the_queue_frees_its_place_while_another_decodes(pod: PodProcess) -> None:
+    body = clips()[0].pcm()
+    headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
+    with decoding_recording(pod) as patient:
+        with begun_request(pod.url, PCM_PATH, headers) as leaving:
+            leaving.sendall(body)
+            eventually(lambda: metric(pod, "everwarm_queue_usage") == 1)
+        eventually(lambda: inflight(pod) == 1)
+        assert metric(pod, "everwarm_slot_usage") == 1
+        assert read_answer(patient).status == 200
+
+
+def test_deadline_ends_the_wait_for_a_slot(pod: PodProcess) -> None:
+    with decoding_recording(pod) as patient:
+        answer = ask_pcm(pod.url, "model=tiny.en", clips()[0].pcm(), {DEADLINE_HEADER: "100"})
+        assert metric(pod, "everwarm_slot_usage") == 1
+        assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
+        assert read_answer(patient).status == 200
+
+
+def test_client_that_leaves_in_a_decode_is_noticed_and_its_slot_comes_back(pod: PodProcess) -> None:
+    before = len(pod.events("request.abandoned"))
+    with decoding_recording(pod):
+        pass
+    eventually(lambda: len(pod.events("request.abandoned")) == before + 1)
+    eventually(lambda: inflight(pod) == 0)
+    assert metric(pod, "everwarm_slot_usage") == 0
+
+
+def test_reader_that_leaves_a_stream_stops_its_decode(pod: PodProcess) -> None:
+    body = multipart([("model", "tiny.en"), ("stream", "true")], recording().path.read_bytes())
+    headers = {"content-type": FORM_TYPE, "content-length": str(len(body))}
+    before = len(pod.events("request.abandoned"))
+    with begun_request(pod.url, "/v1/audio/transcriptions", headers) as connection:
+        connection.sendall(body)
+        seen = b""
+        while b"transcript.text.delta" not in seen:
+            seen += connection.recv(4096)
+    eventually(lambda: len(pod.events("request.abandoned")) == before + 1)
+    eventually(lambda: inflight(pod) == 0)
+    assert b"transcript.text.done" not in seen
