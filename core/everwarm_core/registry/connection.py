@@ -1,13 +1,18 @@
 """The one place that makes Redis clients, and the one that says what a lost Redis looks like.
 
 redis-py would retry ten times and wait 5 s per socket operation: right for a cache, wrong for a heartbeat, whose
-retry is the next heartbeat. Clients made here try once and give up within a second, so that an outage is noticed
-sooner than leases lapse. RESP2 is pinned: replies then have one shape from redis-py 6 to 8 and on every server.
+retry is the next heartbeat. Clients made here try once, and every use of them stands inside `reaching_redis`, which
+bounds the whole exchange: an outage is noticed sooner than leases lapse.
+
+The bound is ours and not redis-py's `socket_timeout`, for with that it sends under `asyncio.wait_for`, which on
+Python 3.11 swallows a cancellation that arrives in the moment the send completes; a task around XREAD would outlive
+its cancellation. RESP2 is pinned: replies then have one shape from redis-py 6 to 8 and on every server.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -19,17 +24,17 @@ from redis.exceptions import RedisError
 from everwarm_core.errors import RegistryUnavailable
 
 CONNECT_TIMEOUT_S: Final = 1.0
-REPLY_TIMEOUT_S: Final = 1.0  # a beat takes well under 1 ms; one lost beat is one fifth of a lease
-BLOCK_S: Final = 4.0  # of XREAD; below the 5 s after which redis-py's and many proxies' defaults give up
+EXCHANGE_TIMEOUT_S: Final = 2.0  # usually under 1 ms; a read that hangs must end before leases of 5 s lapse
+BLOCK_S: Final = 4.0  # of XREAD; below the 5 s after which many proxies cut an idle connection
 
 log = structlog.get_logger(__name__)
 
 
-def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
+def connect(url: str) -> Redis:
     """A client of the Redis at *url* (`redis://`, `rediss://`, `unix://`) that never retries and answers in `str`.
 
-    Nothing is opened before the first command; close it with `await client.aclose()`. Raises ValueError when *url*
-    is no Redis URL.
+    Nothing is opened before the first command; close it with `await client.aclose()`. It waits for ever by itself:
+    use it inside `reaching_redis`. Raises ValueError when *url* is no Redis URL.
     """
     client: Redis = Redis.from_url(
         url,
@@ -37,26 +42,24 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
         encoding_errors="replace",  # foreign bytes make one unreadable record, not a reader that fails for ever
         protocol=2,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=reply_timeout_s,
+        socket_timeout=None,
         retry=Retry(NoBackoff(), 0),
     )
     return client
 
 
-def connect_for_blocking(url: str) -> Redis:
-    """A client of its own for XREAD BLOCK, patient for as long as a block lasts."""
-    return connect(url, reply_timeout_s=BLOCK_S + REPLY_TIMEOUT_S)
-
-
-@contextmanager
-def reaching_redis() -> Iterator[None]:
-    """Inside, whatever says that Redis cannot be reached or used becomes RegistryUnavailable.
+@asynccontextmanager
+async def reaching_redis(timeout_s: float = EXCHANGE_TIMEOUT_S) -> AsyncIterator[None]:
+    """Inside, whatever says that Redis cannot be reached or used becomes RegistryUnavailable, as does *timeout_s*.
 
     A Redis that answers with an error (loading, read-only, out of memory, no permission) is as lost as one that is
     down: the caller can do nothing but try again later.
     """
     try:
-        yield
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise RegistryUnavailable(f"no answer within {timeout_s:g} s") from error
     except (RedisError, OSError) as error:
         raise RegistryUnavailable(str(error) or type(error).__name__) from error
 

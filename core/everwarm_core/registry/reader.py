@@ -23,13 +23,7 @@ import structlog
 from redis.asyncio import Redis
 
 from everwarm_core.errors import RegistryUnavailable
-from everwarm_core.registry.connection import (
-    BLOCK_S,
-    OutageLog,
-    connect,
-    connect_for_blocking,
-    reaching_redis,
-)
+from everwarm_core.registry.connection import BLOCK_S, EXCHANGE_TIMEOUT_S, OutageLog, connect, reaching_redis
 from everwarm_core.registry.names import KeyNames
 from everwarm_core.registry.records import Snapshot, parse_list
 from everwarm_core.registry.view import (
@@ -74,7 +68,7 @@ class RegistryReader:
     ) -> None:
         self._keys = KeyNames(namespace)
         self._redis = connect(url)
-        self._blocking_redis = connect_for_blocking(url)
+        self._blocking_redis = connect(url)
         self._clock = clock
         self._followed: OrderedDict[str, None] | None = None if follow is None else OrderedDict()
         self._view = View()
@@ -159,8 +153,8 @@ class RegistryReader:
             return
         self._wanted[name] = now
         key = self._keys.wanted(name)
-        with suppress(RegistryUnavailable), reaching_redis():
-            async with _pipeline(self._redis, is_atomic=True) as pipe:
+        with suppress(RegistryUnavailable):
+            async with reaching_redis(), _pipeline(self._redis, is_atomic=True) as pipe:
                 pipe.incr(key)
                 pipe.pexpire(key, round(WANTED_TTL_S * 1000))
                 await pipe.execute()
@@ -219,7 +213,7 @@ class RegistryReader:
         failures = 0
         while True:
             try:
-                with reaching_redis():
+                async with reaching_redis(BLOCK_S + EXCHANGE_TIMEOUT_S):
                     entries = await self._next_changes()
             except RegistryUnavailable:
                 failures += 1
@@ -261,7 +255,7 @@ class RegistryReader:
         """One reading of the pods of *names*, or of all; *known*: ids expected, whose hashes ride along."""
         indexes = [self._keys.pods] if names is None else [self._keys.pods_of(name) for name in sorted(names)]
         asked_at = self._clock()
-        with reaching_redis():
+        async with reaching_redis():
             async with _pipeline(self._redis) as pipe:
                 pipe.time()
                 pipe.get(self._keys.epoch)

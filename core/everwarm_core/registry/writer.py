@@ -27,7 +27,6 @@ from everwarm_core.registry.records import ENTRY_TTL_S, HEARTBEAT_S, PodRecord, 
 CHANGES_LENGTH: Final = (
     1000  # a rollout of hundreds of pods; readers never need more than what is newer than they
 )
-BEAT_TIMEOUT_S: Final = 2.0  # of connecting, authenticating and one reply together
 
 log = structlog.get_logger(__name__)
 
@@ -74,13 +73,12 @@ class RegistryWriter:
         A second call follows when the entry held names or languages that *record* no longer has: a restarted
         process under the id of its predecessor. Raises RegistryUnavailable.
         """
-        with reaching_redis():
-            async with asyncio.timeout(BEAT_TIMEOUT_S):
-                beat, before = await self._send(record, ())
-                left = before - _warm_keys(self._keys, record.names, record.languages)
-                left -= {self._keys.pods_of(name) for name in record.names}
-                if left:
-                    await self._send(record, left)
+        async with reaching_redis():
+            beat, before = await self._send(record, ())
+            left = before - _warm_keys(self._keys, record.names, record.languages)
+            left -= {self._keys.pods_of(name) for name in record.names}
+            if left:
+                await self._send(record, left)
         return beat
 
     async def deregister(self, record: PodRecord) -> bool:
@@ -94,9 +92,8 @@ class RegistryWriter:
         keys = [names.pod(record.id), names.changes, *sets]
         fields = record.to_hash()
         args = (record.id, record.boot, CHANGES_LENGTH, fields["model"], fields["names"], fields["languages"])
-        with reaching_redis():
-            async with asyncio.timeout(BEAT_TIMEOUT_S):
-                return bool(await self._leave(keys=keys, args=args))
+        async with reaching_redis():
+            return bool(await self._leave(keys=keys, args=args))
 
     async def _send(self, record: PodRecord, left: Iterable[str]) -> tuple[Beat, set[str]]:
         """One call; *left*: keys the pod must not be in. Returns the keys its entry implied before, too."""

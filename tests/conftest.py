@@ -1,0 +1,5 @@
+"""Fixtures every test may ask for by name."""
+
+from tests.fixtures.valkey import own_valkey, redis_url, valkey
+
+__all__ = ["own_valkey", "redis_url", "valkey"]

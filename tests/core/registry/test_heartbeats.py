@@ -1,0 +1,129 @@
+"""The task that beats: every second, at once on a change, through outages, until it is cancelled."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from everwarm_core.errors import RegistryUnavailable
+from everwarm_core.registry.connection import connect
+from everwarm_core.registry.records import HEARTBEAT_S, PodRecord, PodState
+from everwarm_core.registry.writer import Beat, RegistryWriter, run_heartbeats
+from tests.fixtures.records import WAIT_S, pod_record, running
+from tests.fixtures.valkey import OwnedValkey
+
+
+class WatchedWriter(RegistryWriter):
+    """A real writer that also keeps what became of each beat."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis, "local")
+        self.beats: list[Beat | RegistryUnavailable] = []
+        self._news = asyncio.Condition()
+
+    async def heartbeat(self, record: PodRecord) -> Beat:
+        """Beat, and note it."""
+        outcome: Beat | RegistryUnavailable
+        try:
+            outcome = await super().heartbeat(record)
+        except RegistryUnavailable as error:
+            outcome = error
+        self.beats.append(outcome)
+        async with self._news:
+            self._news.notify_all()
+        if isinstance(outcome, RegistryUnavailable):
+            raise outcome
+        return outcome
+
+    async def until(self, condition: Callable[[list[Beat | RegistryUnavailable]], object]) -> None:
+        """Wait until the beats so far meet *condition*."""
+        async with asyncio.timeout(WAIT_S), self._news:
+            await self._news.wait_for(lambda: condition(self.beats))
+
+
+@pytest.fixture
+async def writer(own_valkey: OwnedValkey) -> AsyncIterator[WatchedWriter]:
+    client = connect(own_valkey.url)
+    yield WatchedWriter(client)
+    await client.aclose()
+
+
+async def test_heartbeats_come_once_a_second_when_nothing_changes(writer: WatchedWriter) -> None:
+    async with running(run_heartbeats(writer, pod_record, asyncio.Event())):
+        await writer.until(lambda beats: len(beats) == 3)
+    first, _, third = (beat.now_ms for beat in writer.beats if isinstance(beat, Beat))
+    assert third - first > 1.9 * HEARTBEAT_S * 1000
+
+
+async def test_heartbeat_comes_at_once_when_the_record_changed(writer: WatchedWriter) -> None:
+    pod, changed = pod_record(state=PodState.WARMING), asyncio.Event()
+    async with running(run_heartbeats(writer, lambda: pod, changed, interval_s=3600)):
+        await writer.until(len)
+        pod = replace(pod, state=PodState.WARM)
+        changed.set()
+        await writer.until(lambda beats: len(beats) == 2)
+    assert not changed.is_set()
+
+
+async def test_heartbeats_stop_when_cancelled_and_leave_the_entry_to_their_caller(
+    writer: WatchedWriter, own_valkey: OwnedValkey
+) -> None:
+    async with running(run_heartbeats(writer, pod_record, asyncio.Event())):
+        await writer.until(len)
+    client = connect(own_valkey.url)
+    assert await client.exists("everwarm:{local}:pod:pod-a")
+    await client.aclose()
+
+
+async def test_pod_is_registered_again_within_two_heartbeats_when_redis_was_killed_and_is_back_empty(
+    writer: WatchedWriter, own_valkey: OwnedValkey
+) -> None:
+    async with running(run_heartbeats(writer, pod_record, asyncio.Event())):
+        await writer.until(len)
+        own_valkey.kill()
+        await writer.until(lambda beats: isinstance(beats[-1], RegistryUnavailable))
+        own_valkey.start()
+        failed = len(writer.beats)
+        await writer.until(lambda beats: isinstance(beats[-1], Beat))
+    assert len(writer.beats) - failed <= 2
+    first, last = writer.beats[0], writer.beats[-1]
+    assert isinstance(first, Beat)
+    assert isinstance(last, Beat)
+    assert last.epoch != first.epoch
+    assert last.announced
+
+
+async def test_outage_is_told_once_when_it_begins_and_once_when_it_ends(
+    writer: WatchedWriter, own_valkey: OwnedValkey
+) -> None:
+    with capture_logs() as events:
+        async with running(run_heartbeats(writer, pod_record, asyncio.Event(), interval_s=0.05)):
+            await writer.until(len)
+            own_valkey.kill()
+            await writer.until(lambda beats: sum(isinstance(b, RegistryUnavailable) for b in beats) >= 5)
+            own_valkey.start()
+            await writer.until(lambda beats: isinstance(beats[-1], Beat))
+    assert [event["event"] for event in events] == ["registry.lost", "registry.recovered", "registry.emptied"]
+
+
+async def test_absence_from_the_start_is_told_as_awaited_and_reached(
+    writer: WatchedWriter, own_valkey: OwnedValkey
+) -> None:
+    own_valkey.kill()
+    with capture_logs() as events:
+        async with running(run_heartbeats(writer, pod_record, asyncio.Event(), interval_s=0.05)):
+            await writer.until(lambda beats: len(beats) >= 3)
+            own_valkey.start()
+            await writer.until(lambda beats: isinstance(beats[-1], Beat))
+    assert [event["event"] for event in events] == ["registry.awaited", "registry.reached"]
+
+
+async def test_defect_in_the_record_is_not_mistaken_for_an_outage(writer: WatchedWriter) -> None:
+    def broken() -> PodRecord:
+        raise LookupError("no record")
+
+    with pytest.raises(LookupError):
+        await run_heartbeats(writer, broken, asyncio.Event())

@@ -1,0 +1,185 @@
+"""Redis killed, emptied, hung or absent from the start: what readers show meanwhile, and how they heal."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from everwarm_core.registry.connection import connect
+from everwarm_core.registry.reader import RegistryReader
+from everwarm_core.registry.records import HEARTBEAT_S
+from everwarm_core.registry.view import GRACE_S
+from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
+from tests.fixtures.records import ids, pod_record, running, seen, until
+from tests.fixtures.valkey import OwnedValkey
+
+
+class TestClock:
+    """Monotonic seconds that only the test moves."""
+
+    __test__ = False  # no class of tests
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    return TestClock()
+
+
+@pytest.fixture
+async def redis(own_valkey: OwnedValkey) -> AsyncIterator[Redis]:
+    client = connect(own_valkey.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def writer(redis: Redis) -> RegistryWriter:
+    return RegistryWriter(redis, "local")
+
+
+@pytest.fixture(params=[None, ("base.en",)], ids=["all", "followed"])
+def reader(own_valkey: OwnedValkey, clock: TestClock, request: pytest.FixtureRequest) -> RegistryReader:
+    return RegistryReader(own_valkey.url, "local", follow=request.param, clock=clock)
+
+
+async def test_reader_keeps_its_snapshot_frozen_for_as_long_as_redis_is_gone(
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader, clock: TestClock
+) -> None:
+    await writer.heartbeat(pod_record())
+    async with running(reader.run()):
+        before = await seen(reader, lambda s: bool(s.leases))
+        own_valkey.kill()
+        frozen = await seen(reader, lambda s: s.frozen)
+        assert not reader.connected
+        clock.now += 3600
+        assert reader.snapshot is frozen
+    assert ids(frozen) == ids(before)
+    assert all(frozen.is_held(lease, now=clock.now) for lease in frozen.leases)
+    assert reader.age_s >= 3600
+
+
+async def test_reader_notices_a_redis_that_hangs_and_recovers_with_it(
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader
+) -> None:
+    await writer.heartbeat(pod_record())
+    async with running(reader.run()):
+        await seen(reader, lambda s: bool(s.leases))
+        own_valkey.hang()
+        await seen(reader, lambda s: s.frozen)
+        own_valkey.resume()
+        assert ids(await seen(reader, lambda s: not s.frozen)) == {"pod-a"}
+
+
+async def test_pods_are_carried_when_redis_is_back_empty_and_dropped_when_they_stay_silent(
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader, clock: TestClock
+) -> None:
+    await writer.heartbeat(pod_record())
+    async with running(reader.run()):
+        await seen(reader, lambda s: bool(s.leases))
+        own_valkey.kill()
+        await seen(reader, lambda s: s.frozen)
+        own_valkey.start()
+        snapshot = await seen(reader, lambda s: not s.frozen)
+        assert [lease.carried for lease in snapshot.leases] == [True]
+        assert snapshot.by_key["base.en", "en"]
+        clock.now += GRACE_S
+        assert (await seen(reader, lambda s: not s.leases)).leases == ()
+
+
+async def test_pods_are_carried_when_redis_is_emptied_under_a_connected_reader(
+    redis: Redis, writer: RegistryWriter, reader: RegistryReader
+) -> None:
+    await writer.heartbeat(pod_record())
+    await writer.heartbeat(pod_record("pod-b"))
+    async with running(reader.run()):
+        await seen(reader, lambda s: len(s.leases) == 2)
+        await redis.flushall()
+        await writer.heartbeat(pod_record("pod-b"))
+        snapshot = await seen(reader, lambda s: any(lease.carried for lease in s.leases))
+        assert ids(snapshot) == {"pod-a", "pod-b"}
+        await writer.heartbeat(pod_record())
+        await seen(reader, lambda s: len(s.leases) == 2 and not any(lease.carried for lease in s.leases))
+
+
+async def test_carried_pod_goes_at_once_when_it_says_that_it_leaves(
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader
+) -> None:
+    await writer.heartbeat(pod_record())
+    await writer.heartbeat(pod_record("pod-b"))
+    async with running(reader.run()):
+        await seen(reader, lambda s: len(s.leases) == 2)
+        own_valkey.kill()
+        await seen(reader, lambda s: s.frozen)
+        own_valkey.start()
+        await seen(reader, lambda s: all(lease.carried for lease in s.leases))
+        await writer.heartbeat(pod_record())
+        await writer.deregister(pod_record())
+        assert ids(await seen(reader, lambda s: len(s.leases) < 2)) == {"pod-b"}
+
+
+async def test_writer_and_reader_heal_within_two_heartbeats_when_redis_was_killed_and_is_back_empty(
+    own_valkey: OwnedValkey, writer: RegistryWriter
+) -> None:
+    reader = RegistryReader(own_valkey.url, "local", follow=["base.en"])
+    loop = asyncio.get_running_loop()
+    async with running(reader.run(), run_heartbeats(writer, pod_record, asyncio.Event())):
+        before = await seen(reader, lambda s: bool(s.by_name))
+        own_valkey.kill()
+        await seen(reader, lambda s: s.frozen)
+        own_valkey.start()
+        back_at = loop.time()
+        after = await seen(reader, lambda s: not s.frozen and any(not lease.carried for lease in s.leases))
+        took_s = loop.time() - back_at
+    assert after.epoch != before.epoch
+    assert took_s < 2 * HEARTBEAT_S + 0.5  # half a second for a busy machine
+
+
+async def test_reader_waits_for_a_redis_that_is_not_there_yet(
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader
+) -> None:
+    own_valkey.kill()
+    with capture_logs() as events:
+        async with running(reader.run()):
+            await until(lambda: bool(events))
+            assert reader.snapshot is None
+            assert not reader.connected
+            own_valkey.start()
+            await writer.heartbeat(pod_record())
+            await seen(reader, lambda s: bool(s.leases))
+    assert [event["event"] for event in events] == ["registry.awaited", "registry.reached"]
+
+
+async def test_outage_is_told_once_when_it_begins_and_once_when_it_ends(
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader
+) -> None:
+    await writer.heartbeat(pod_record())
+    with capture_logs() as events:
+        async with running(reader.run()):
+            await seen(reader, lambda s: bool(s.leases))
+            own_valkey.kill()
+            await seen(reader, lambda s: s.frozen)
+            own_valkey.start()
+            await seen(reader, lambda s: not s.frozen)
+    assert [event["event"] for event in events] == ["registry.lost", "registry.recovered", "registry.emptied"]
+
+
+async def test_stream_brings_news_again_when_it_started_over(
+    redis: Redis, writer: RegistryWriter, reader: RegistryReader
+) -> None:
+    """After a flush the new stream's ids may be anything; here they are lower than those read before."""
+    await redis.xadd("everwarm:{local}:changes", {"pod": "x"}, id="9999999999999-0")
+    await redis.set("everwarm:{local}:epoch", "first")
+    async with running(reader.run()):
+        await seen(reader, lambda _: True)
+        await redis.flushall()
+        await writer.heartbeat(pod_record())
+        await seen(reader, lambda s: bool(s.leases))
+        await until(lambda: (reader._cursor or "9")[0] < "9")
