@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from everwarm_core.errors import WarmupFailed
 from everwarm_stt.engine import DecodeOptions, Engine
-from everwarm_stt.prewarm import NOISE_S, bundled_speech, is_settled, prove_warm
+from everwarm_stt.prewarm import NOISE_S, WarmProof, bundled_speech, is_settled, prove_warm
 from everwarm_stt.weights import Origin, Weights
 
 pytestmark = pytest.mark.weights
@@ -47,31 +47,36 @@ def test_is_settled_refuses_a_decode_that_is_still_much_faster(
     assert not is_settled([*before, steady * factor * 1.01 + NOISE_S * 1.01, steady], factor)
 
 
-def test_prove_warm_times_each_language_until_it_settled(engine: Engine) -> None:
-    proof = prove_warm(
-        engine, languages=["en", "auto"], speech=bundled_speech(), options=OPTIONS, timeout_s=60
+@pytest.fixture(scope="module")
+def spans() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture(scope="module")
+def proof(engine: Engine, spans: InMemorySpanExporter) -> WarmProof:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return prove_warm(
+        engine,
+        languages=["en", "auto"],
+        speech=bundled_speech(),
+        options=OPTIONS,
+        timeout_s=60,
+        tracer=provider.get_tracer("test"),
     )
+
+
+def test_prove_warm_times_each_language_until_it_settled(engine: Engine, proof: WarmProof) -> None:
     assert set(proof.durations) == {"en", "auto"}
     assert all(is_settled(durations) for durations in proof.durations.values())
     assert proof.load_s == engine.load_s > 0
     assert proof.warm_s > sum(sum(durations) for durations in proof.durations.values())
 
 
-def test_prove_warm_opens_a_span_for_each_language(engine: Engine) -> None:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    prove_warm(
-        engine,
-        languages=["en"],
-        speech=bundled_speech(),
-        options=OPTIONS,
-        timeout_s=60,
-        tracer=provider.get_tracer("test"),
-    )
-    (span,) = exporter.get_finished_spans()
-    assert span.name == "warm"
-    assert (span.attributes or {})["everwarm.language"] == "en"
+def test_prove_warm_opens_a_span_for_each_language(proof: WarmProof, spans: InMemorySpanExporter) -> None:
+    finished = spans.get_finished_spans()
+    assert [span.name for span in finished] == ["warm", "warm"]
+    assert [(span.attributes or {})["everwarm.language"] for span in finished] == ["en", "auto"]
 
 
 def test_prove_warm_fails_when_its_time_is_up(engine: Engine) -> None:
