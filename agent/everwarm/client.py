@@ -96,9 +96,11 @@ class Client:
         """Close everything; utterances still under way fail."""
         opened, self._opened = self._opened, None
         if opened is not None:
-            if opened.router:
-                await opened.router.aclose()
-            await opened.http.aclose()
+            try:
+                if opened.router:
+                    await opened.router.aclose()
+            finally:
+                await opened.http.aclose()
 
     @property
     def router(self) -> Router | None:
@@ -116,13 +118,15 @@ class Client:
         word_timestamps: bool = False,
         task: Task = "transcribe",
         deadline_s: float | None = None,
+        request_id: str | None = None,
     ) -> Transcript:
         """The transcript of *audio*.
 
         audio: a path, the bytes of an audio file, or float32 in [-1, 1] or int16 samples at 16 kHz, mono.
         language: a code such as `en`, `en-US`, `auto`, or None for what the model is served in. prompt: words that may
         come up. temperature: 0 to 1, None for the model's own. deadline_s: longest wait, hold and retries included;
-        by default the client's, plus the length of audio beyond 30 s.
+        by default the client's, plus the length of audio beyond 30 s. request_id: the id that logs and traces on all
+        sides carry; by default a fresh one.
         Raises InvalidRequest (the arguments, the audio), CapacityError (nobody had a place in time), PodFailed or
         InternalError (several pods failed on it), RegistryUnavailable.
         """
@@ -136,7 +140,7 @@ class Client:
             span.set_attribute(Attribute.MODEL, request.model)
             span.set_attribute(Attribute.LANGUAGE, request.language or "")
             span.set_attribute(Attribute.AUDIO_SECONDS, source.audio_s)
-            call = _call(source, request)
+            call = _call(source, request, request_id or f"req_{uuid4().hex}")
             span.set_attribute(Attribute.REQUEST_ID, call.headers[REQUEST_ID_HEADER])
             limit_s = deadline_s or self._opened.settings.deadline_seconds + _recording_s(source)
             async with self._opened.exchange.exchange(call, deadline=Deadline.after(limit_s)) as answer:
@@ -191,10 +195,10 @@ def _request(
     return replace(request, granularities=Granularities(segments=True, words=word_timestamps))
 
 
-def _call(source: Pcm | EncodedFile, request: TranscriptionRequest) -> Call:
+def _call(source: Pcm | EncodedFile, request: TranscriptionRequest, request_id: str) -> Call:
     wish = Wish(request.model, request.language, source.audio_s)
     query = transcribe_query(request)
-    headers = {REQUEST_ID_HEADER: f"req_{uuid4().hex}"}
+    headers = {REQUEST_ID_HEADER: request_id}
     if isinstance(source, Pcm):
         headers["content-type"] = PCM_TYPE
         return Call(f"/v1/transcribe?{urlencode(query)}", headers, BytesBody(source.data), wish)

@@ -37,3 +37,7 @@ class Deadline:
     def sooner(self, limit_s: float) -> "Deadline":
         """This deadline, or *limit_s* seconds from now if that is earlier; errors still name the whole budget."""
         return Deadline(self.limit_s, min(self.at, self.clock() + limit_s), self.clock)
+
+    def later(self, seconds: float) -> "Deadline":
+        """This deadline with *seconds* more, such as the length of a recording."""
+        return Deadline(self.limit_s + seconds, self.at + seconds, self.clock)

@@ -48,6 +48,8 @@ class AgentSettings(BaseSettings):
     """Base URLs of pods (or of their Service), comma-separated; used while Redis has not been reached since start."""
     deadline_seconds: PositiveFloat = 30.0
     """Longest wait for an utterance's transcript, hold and retries included; audio over 30 s adds its own length."""
+    local_pod_idle_seconds: PositiveFloat = 60.0
+    """How long a machine's shared local pod (LiveKit, `fallback="local"`) outlives its last user."""
 
 
 class GatewaySettings(AgentSettings):
