@@ -140,24 +140,26 @@ def table(snapshot: Snapshot, endpoint: Endpoint) -> Table:
         title=f"{without_password(str(endpoint.redis_url))}, namespace {endpoint.namespace}",
         caption=_caption(snapshot, pods),
     )
-    for heading in ("MODEL", "NAMES", "POD", "STATE", "WARM FOR"):
-        shown.add_column(heading)
-    for heading in ("LOAD", "WARM-UP", "BUSY", "WAITING"):
-        shown.add_column(heading, justify="right")
+    for heading in ("MODEL", "POD", "STATE"):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("WARM FOR")
+    for heading in ("LOAD", "PROOF", "BUSY", "QUEUE"):
+        shown.add_column(heading, justify="right", no_wrap=True)
     last_model = None
     for pod in pods:
-        is_same = pod.model == last_model
+        title = "" if pod.model == last_model else pod.model
+        if title and (others := [name for name in pod.names if name != pod.model]):
+            title += f"\n[dim]{', '.join(others)}[/dim]"
         last_model = pod.model
-        style = _STYLES.get(PodState(pod.state), "")
+        style = _STYLES.get(PodState(pod.state), "default")
         shown.add_row(
-            "" if is_same else pod.model,
-            "" if is_same else ", ".join(name for name in pod.names if name != pod.model),
+            title,
             pod.pod[:8],
-            f"[{style}]{pod.state}[/]" if style else pod.state,
+            f"[{style}]{pod.state}[/]",
             ", ".join(pod.languages) if pod.state == PodState.WARM else "",
             f"{pod.load_s:.1f} s" if pod.load_s else "",
             f"{pod.warm_s:.1f} s" if pod.warm_s else "",
-            f"{min(pod.inflight, pod.slots)}/{pod.slots} ({pod.occupancy:.0%})",
+            f"{min(pod.inflight, pod.slots)}/{pod.slots}",
             f"{max(0, pod.inflight - pod.slots)}/{pod.queue}",
         )
     return shown

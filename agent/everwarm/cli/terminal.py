@@ -2,14 +2,17 @@
 
 import json
 import sys
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
+PIPE_WIDTH: Final = 120  # columns
+
 
 def answers() -> Console:
-    """Stdout, for tables."""
-    return Console(highlight=False)
+    """Stdout, for tables; a pipe has no width, so tables get one that holds them."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
 def notices() -> Console:

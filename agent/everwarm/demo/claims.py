@@ -5,6 +5,7 @@ of noise to such a median: the tolerances below allow for it, and are far from w
 `before` way of the same run shows. Everything else is counted, so it has no tolerance.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +35,7 @@ def claims(before: WayResult, cached: WayResult, everwarm: WayResult) -> tuple[C
         _warm_when_ready(everwarm),
         _one_load_per_pod(everwarm),
         _workers_hold_no_model(everwarm),
-        _memory_is_less(cached, everwarm),
+        _workers_hold_less(cached, everwarm),
         _cpu_is_less(before, everwarm),
         _transcripts_are_equal(cached, everwarm),
         _transcripts_are_right(everwarm),
@@ -42,7 +43,7 @@ def claims(before: WayResult, cached: WayResult, everwarm: WayResult) -> tuple[C
 
 
 def _comparison_is_fair(before: WayResult, cached: WayResult) -> Claim:
-    workers = len({p.turn.worker for p in cached.played})
+    workers = len(cached.workers)
     return Claim(
         "comparison",
         "The ways compared are what they are called: a load per utterance, and a load per worker",
@@ -100,13 +101,32 @@ def _workers_hold_no_model(everwarm: WayResult) -> Claim:
     )
 
 
-def _memory_is_less(cached: WayResult, everwarm: WayResult) -> Claim:
+def _workers_hold_less(cached: WayResult, everwarm: WayResult) -> Claim:
+    pays_from = break_even(cached, everwarm)
+    in_all = f"in all processes {_mb(everwarm.memory_steady)} against {_mb(cached.memory_steady)}"
     return Claim(
         "memory",
-        "All of Everwarm holds less memory than the workers with a cache each",
-        f"{everwarm.memory_steady / 1e6:.0f} MB against {cached.memory_steady / 1e6:.0f} MB",
-        everwarm.memory_steady < cached.memory_steady,
+        "The workers hold less memory than with a model each, whatever the model",
+        f"{_mb(everwarm.memory_workers)} against {_mb(cached.memory_workers)}; {in_all}"
+        + (f", so less in all from {pays_from} workers on" if pays_from else ""),
+        everwarm.memory_workers < cached.memory_workers,
     )
+
+
+def break_even(cached: WayResult, everwarm: WayResult) -> int | None:
+    """The least number of workers for which pods, platform and workers together hold less than workers with a model
+    each, given what one worker of each kind holds; None when a worker holds no less.
+    """
+    per_cached = cached.memory_workers / len(cached.workers)
+    per_agent = everwarm.memory_workers / len(everwarm.workers)
+    if per_cached <= per_agent:
+        return None
+    fixed = everwarm.memory_steady - everwarm.memory_workers
+    return math.floor(fixed / (per_cached - per_agent)) + 1
+
+
+def _mb(count: float) -> str:
+    return f"{count / 1e6:.0f} MB"
 
 
 def _cpu_is_less(before: WayResult, everwarm: WayResult) -> Claim:

@@ -5,11 +5,12 @@ counted four times for sharing libraries. Elsewhere it is USS, the pages a proce
 flatters all ways alike. CPU is user and system time of all processes, those that ended included.
 """
 
+import os
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
@@ -23,19 +24,26 @@ MEMORY_KIND: Final = "pss" if sys.platform == "linux" else "uss"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """At *at* (monotonic seconds) the processes held *memory_bytes* and had used *cpu_s* seconds of CPU in all."""
+    """At *at* (monotonic seconds) each process held its *memory* in bytes, by pid; *cpu_s*: seconds of CPU used so
+    far by all of them, those that ended included.
+    """
 
     at: float
-    memory_bytes: int
+    memory: Mapping[int, int]
     cpu_s: float
+
+    def held(self, pids: Collection[int] | None = None) -> int:
+        """Bytes held by *pids*, or by all."""
+        return sum(held for pid, held in self.memory.items() if pids is None or pid in pids)
 
 
 class Meter:
-    """Samples the processes that *pids* names, inside `with`."""
+    """Samples the processes that *pids* names, inside `with`. This process's own CPU is left out: it is the meter's."""
 
     def __init__(self, pids: Callable[[], Collection[int]]) -> None:
         self.samples: list[Sample] = []
         self._pids = pids
+        self._own_pid = os.getpid()
         self._cpu_s: dict[int, float] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter")
@@ -50,13 +58,14 @@ class Meter:
 
     def look(self) -> Sample:
         """One sample, taken now and not kept."""
-        memory = 0
+        memory: dict[int, int] = {}
         for pid in self._pids():
             with suppress(psutil.Error):  # it ended just now
                 process = psutil.Process(pid)
-                memory += getattr(process.memory_full_info(), MEMORY_KIND)
-                times = process.cpu_times()
-                self._cpu_s[pid] = times.user + times.system
+                memory[pid] = getattr(process.memory_full_info(), MEMORY_KIND)
+                if pid != self._own_pid:
+                    times = process.cpu_times()
+                    self._cpu_s[pid] = times.user + times.system
         return Sample(time.monotonic(), memory, sum(self._cpu_s.values()))
 
     def _run(self) -> None:
@@ -66,12 +75,12 @@ class Meter:
 
 def peak_bytes(samples: Sequence[Sample]) -> int:
     """The most memory ever held."""
-    return max((sample.memory_bytes for sample in samples), default=0)
+    return max((sample.held() for sample in samples), default=0)
 
 
-def steady_bytes(samples: Sequence[Sample], *, since: float) -> int:
-    """The median of the memory held after *since*."""
-    held = [sample.memory_bytes for sample in samples if sample.at >= since]
+def steady_bytes(samples: Sequence[Sample], *, since: float, pids: Collection[int] | None = None) -> int:
+    """The median of the memory held after *since*, by *pids* or by all."""
+    held = [sample.held(pids) for sample in samples if sample.at >= since]
     return round(statistics.median(held)) if held else 0
 
 

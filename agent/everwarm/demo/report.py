@@ -1,5 +1,6 @@
 """The results as tables and sentences for a terminal, and as JSON for machines."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[WayResult], float], Callable[[float], st
     ("later requests", lambda way: way.later_s, _seconds),
     ("memory, peak", lambda way: way.memory_peak, _megabytes),
     ("memory, steady", lambda way: way.memory_steady, _megabytes),
+    ("  in the workers", lambda way: way.memory_workers, _megabytes),
     ("CPU per utterance", lambda way: way.cpu_per_utterance_s, _seconds),
     ("CPU, peak", lambda way: way.cpu_peak_percent, lambda value: f"{value:.0f} %"),
     ("model loads", lambda way: way.loads, lambda value: f"{value:.0f}"),
@@ -40,7 +42,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[WayResult], float], Callable[[float], st
 def comparison(result: SceneResult) -> Table:
     """The original system's rows, one column a way; beneath each figure how it relates to `before`."""
     utterances = len(result.ways[0].played)
-    workers = len({played.turn.worker for played in result.ways[0].played})
+    workers = len(result.ways[0].workers)
     table = Table(
         title=f"{result.model}: {utterances} utterances, {workers} workers",
         caption=f"x: times the figure of `before`; memory is {MEMORY_KIND.upper()} over all processes of a way",
@@ -62,16 +64,19 @@ def comparison(result: SceneResult) -> Table:
 def who_served(result: SceneResult) -> Table:
     """Utterances by pod and worker, the Everwarm way."""
     everwarm = result.ways[-1]
-    workers = sorted({played.turn.worker for played in everwarm.played})
     table = Table(title=f"{result.model}: which pod served what")
     table.add_column("pod")
-    for worker in workers:
+    for worker in everwarm.workers:
         table.add_column(f"worker {worker}", justify="right")
     table.add_column("all", justify="right")
+    table.add_column("median", justify="right")
     for pod in everwarm.pods:
         by_worker = everwarm.served.get(pod, {})
-        counts = [by_worker.get(worker, 0) for worker in workers]
-        table.add_row(pod, *map(str, counts), str(sum(counts)))
+        counts = [by_worker.get(worker, 0) for worker in everwarm.workers]
+        took = [played.answer.seconds for played in everwarm.played if played.answer.served_by == pod]
+        table.add_row(
+            pod, *map(str, counts), str(sum(counts)), _seconds(statistics.median(took)) if took else ""
+        )
     return table
 
 

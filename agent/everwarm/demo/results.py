@@ -33,8 +33,8 @@ class WayResult:
     """All that was measured of one way with one model.
 
     worker_loads, pod_loads: loads of the model, counted from log events; memory in bytes and over all processes of
-    the way (workers; for Everwarm also pods, Valkey, and the demo itself, which runs the platform); cpu_s: seconds
-    of CPU over all utterances; cpu_peak_percent: of one CPU, over a second; mapped: model libraries found in the
+    the way (workers; for Everwarm also pods, Valkey, and the demo itself, which runs the platform), memory_workers:
+    the part of memory_steady that the workers hold; cpu_s: seconds of CPU over all utterances; cpu_peak_percent: of one CPU, over a second; mapped: model libraries found in the
     memory maps of the workers, None where the system does not show them.
     """
 
@@ -46,6 +46,7 @@ class WayResult:
     pods: tuple[str, ...]
     memory_peak: int
     memory_steady: int
+    memory_workers: int
     cpu_s: float
     cpu_peak_percent: float
     mapped: tuple[str, ...] | None
@@ -54,6 +55,11 @@ class WayResult:
     def loads(self) -> int:
         """Loads of the model in all processes."""
         return self.worker_loads + self.pod_loads
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """The workers' numbers."""
+        return tuple(sorted({played.turn.worker for played in self.played}))
 
     @property
     def first_s(self) -> float:
@@ -127,6 +133,7 @@ class WayResult:
             "first_over_later": self.first_over_later,
             "memory_peak_bytes": self.memory_peak,
             "memory_steady_bytes": self.memory_steady,
+            "memory_workers_bytes": self.memory_workers,
             "cpu_per_utterance_s": self.cpu_per_utterance_s,
             "cpu_peak_percent": self.cpu_peak_percent,
             "loads": {"workers": self.worker_loads, "pods": self.pod_loads},

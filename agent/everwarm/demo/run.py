@@ -8,9 +8,9 @@ others left it; all three load from the page cache.
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -74,7 +74,7 @@ def scenes(*, is_quick: bool, has_base: bool) -> tuple[Scene, ...]:
     """What is played: tiny.en, and base, which takes longer to load, where its weights are at hand and time is not
     short.
     """
-    tiny = Scene(TINY, clips=4, rounds=3) if is_quick else Scene(TINY, clips=6, rounds=5)
+    tiny = Scene(TINY, clips=4, rounds=3) if is_quick else Scene(TINY, clips=6, rounds=4)
     if is_quick or not has_base:
         return (tiny,)
     return (tiny, Scene(BASE, clips=4, rounds=3))
@@ -152,20 +152,29 @@ async def _measured_play(
     began = meter.look()
     played = await play(turns, workers, on_played=on_played)
     ended = meter.look()
+    names = platform.pods if platform else {}
+    worker_pids = frozenset(worker.process.pid for worker in workers)
     samples = [*meter.samples, ended]
     return WayResult(
         way=way,
         model=scene.model,
-        played=played,
+        played=tuple(_with_pod_name(each, names) for each in played),
         worker_loads=sum(_loads(worker.log) for worker in workers),
         pod_loads=_loads(pod_log),
-        pods=tuple(platform.pods) if platform else (),
+        pods=tuple(names.values()),
         memory_peak=peak_bytes(samples),
         memory_steady=steady_bytes(samples, since=first_round_ended),
+        memory_workers=steady_bytes(samples, since=first_round_ended, pids=worker_pids),
         cpu_s=ended.cpu_s - began.cpu_s,
         cpu_peak_percent=peak_cpu_percent(samples, since=began.at),
-        mapped=_mapped_libraries(worker.process.pid for worker in workers),
+        mapped=_mapped_libraries(worker_pids),
     )
+
+
+def _with_pod_name(played: Played, names: Mapping[str, str]) -> Played:
+    """*played* with the pod's name instead of its id."""
+    served_by = names.get(played.answer.served_by, played.answer.served_by)
+    return replace(played, answer=replace(played.answer, served_by=served_by))
 
 
 def _loads(log: Iterable[LogLine]) -> int:

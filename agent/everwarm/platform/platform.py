@@ -218,7 +218,7 @@ class LocalPlatform:
         pod = self._pods[pod_id]
         if pod.record is not None:
             pod.dead_boot = pod.record.boot
-        reason = last_words(end.last_lines)
+        reason = "killed from outside" if end.was_killed else last_words(end.last_lines)
         self._tell(PodExited(pod.plan.name, end, reason))
         if not self._was_warm and end.deaths >= START_DEATHS and self._failure is None:
             self._failure = PlatformError(

@@ -60,6 +60,11 @@ class Exit:
     last_lines: tuple[str, ...]
 
     @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended it, of which its own last lines know nothing."""
+        return self.code < 0
+
+    @property
     def cause(self) -> str:
         """`exit status 1` or `SIGKILL`."""
         if self.code >= 0:
