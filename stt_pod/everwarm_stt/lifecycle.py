@@ -196,10 +196,9 @@ async def _become_warm(
             timeout_s=_left_s(ends_at),
         )
     )
-    pod.prove(*proof.durations)
     token = tokens.newest() if tokens else None
     await rehearse(app, model=settings.model, language=settings.languages[0], speech=speech, token=token)
-    pod.warm_s = proof.warm_s
+    pod.languages, pod.warm_s = tuple(proof.durations), proof.warm_s
     gc.collect()
     gc.freeze()  # what is here now stays: collections need not walk it again and again
     with telemetry.tracer().start_as_current_span(SpanName.REGISTER):

@@ -80,9 +80,9 @@ class Pod:
         self.changed.set()
         log.info("pod.state", state=state.value, pod=self.settings.pod_id, model=self.settings.model)
 
-    def prove(self, *languages: str) -> None:
-        """Count *languages* as warm: a real decode in each has run."""
-        self.languages = tuple(dict.fromkeys((*self.languages, *languages)))
+    def prove(self, language: str) -> None:
+        """Count *language* as warm, as a real decode in it has run, and tell the registry at once."""
+        self.languages = tuple(dict.fromkeys((*self.languages, language)))
         self.changed.set()
 
     def ordinary_options(self, language: str) -> DecodeOptions:

@@ -240,7 +240,7 @@ class Job:
     def _measured(self) -> Iterator["Measured"]:
         """Time and trace a decode; `Measured.done` closes its account, unless it fails first."""
         language = self.options.language
-        is_proven = language in self.pod.languages
+        is_proven = language in self.pod.languages or self.account.is_rehearsal
         if not is_proven:
             log.info("key.unproven", model=self.engine.model, language=language)
         attributes: dict[str, str | bool] = {
@@ -273,10 +273,10 @@ class Measured:
                 Attribute.DETECTED_LANGUAGE: transcript.language,
             }
         )
-        if job.options.language not in job.pod.languages:
-            job.pod.prove(job.options.language)
         if job.account.is_rehearsal:
             return
+        if job.options.language not in job.pod.languages:
+            job.pod.prove(job.options.language)
         labels = {Attribute.MODEL.value: job.engine.model, Attribute.LANGUAGE.value: job.options.language}
         job.instruments.queue.record(job.account.queue_s, labels)
         job.instruments.decode.record(decode_s, labels)
