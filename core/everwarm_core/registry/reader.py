@@ -1,8 +1,8 @@
 """What everyone but the pods does with the registry: keep a snapshot of it that is at most a second old.
 
 Each second, with jitter, one pipeline re-reads what the reader follows: Redis' time, the epoch, the index of each
-name and the records of the pods known so far; a second one fetches records of pods not seen before. That alone is
-enough. A blocking XREAD on `changes`, on a connection of its own, only brings the next read forward; since every
+name, and of the pods known so far what can change in their records; a second one fetches whole records of processes
+not seen before (a whole one costs three times as much to parse). That alone is enough. A blocking XREAD on `changes`, on a connection of its own, only brings the next read forward; since every
 read is a full one, entries that were trimmed or missed cost nothing but that second. How readings, outages and
 departures become snapshots is decided in `view`, without I/O.
 
@@ -14,7 +14,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from random import random
 from typing import Any, Final, Self
@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 from everwarm_core.errors import RegistryUnavailable
 from everwarm_core.registry.connection import BLOCK_S, EXCHANGE_TIMEOUT_S, OutageLog, connect, reaching_redis
 from everwarm_core.registry.names import KeyNames
-from everwarm_core.registry.records import Snapshot, parse_list
+from everwarm_core.registry.records import VOLATILE_FIELDS, Snapshot, parse_list
 from everwarm_core.registry.view import (
     Reading,
     View,
@@ -35,17 +35,21 @@ from everwarm_core.registry.view import (
     backoff_s,
     latest_expiries,
     refresh_pause_s,
+    renewed,
 )
 
 MAX_FOLLOWED: Final = (
     1000  # names come from callers, so there must be an end; the ones asked for least go first
 )
-MAX_PODS: Final = 10_000  # read per name or namespace; those renewed last
+MAX_PODS: Final = 5000  # per name or namespace; one read of more would not end before leases lapse
 COALESCE_S: Final = 0.02  # changes come in bursts (a rollout); one read answers those of this time
+RECORDS_AT_ONCE: Final = 500  # whole ones; so the first read of many pods is several exchanges, each in time
 CHANGES_AT_ONCE: Final = 200
 WANTED_TTL_S: Final = 30.0  # demand that was not repeated for so long is no demand
 WANTED_EVERY_S: Final = 1.0  # per name; a thousand waiting callers are one note
 MAX_WANTED: Final = 100  # names noted at a time: they come from callers and become keys
+
+Hashes = Mapping[str, Mapping[str, str]]
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +76,7 @@ class RegistryReader:
         self._clock = clock
         self._followed: OrderedDict[str, None] | None = None if follow is None else OrderedDict()
         self._view = View()
-        self._known: tuple[str, ...] = ()
+        self._known: Hashes = {}
         self._cursor: str | None = None
         self._read_at: float | None = None
         self._wanted: dict[str, float] = {}
@@ -140,7 +144,7 @@ class RegistryReader:
 
     async def read_all(self) -> Snapshot:
         """Every pod there is, read now, whatever is followed. Raises RegistryUnavailable."""
-        return after_reading(View(), await self._read(None, known=())).snapshot or Snapshot(0.0, "")
+        return after_reading(View(), await self._read(None, known={})).snapshot or Snapshot(0.0, "")
 
     async def want(self, name: str) -> None:
         """Note that somebody asks for *name* and nobody holds it, for whoever may scale it from zero.
@@ -199,7 +203,7 @@ class RegistryReader:
             if last.epoch:
                 log.info("registry.emptied", role="reader")
         self._read_at = reading.asked_at
-        self._known = tuple(reading.expiries)
+        self._known = reading.hashes
         self._show(after_reading(self._view, reading))
 
     def _show(self, view: View) -> None:
@@ -251,26 +255,27 @@ class RegistryReader:
     def _names(self) -> frozenset[str] | None:
         return None if self._followed is None else frozenset(self._followed)
 
-    async def _read(self, names: frozenset[str] | None, *, known: Collection[str]) -> Reading:
-        """One reading of the pods of *names*, or of all; *known*: ids expected, whose hashes ride along."""
+    async def _read(self, names: frozenset[str] | None, *, known: Hashes) -> Reading:
+        """One reading of the pods of *names*, or of all; *known*: hashes by pod id, of which only changes are read."""
         indexes = [self._keys.pods] if names is None else [self._keys.pods_of(name) for name in sorted(names)]
         asked_at = self._clock()
-        async with reaching_redis():
-            async with _pipeline(self._redis) as pipe:
-                pipe.time()
-                pipe.get(self._keys.epoch)
-                for index in indexes:
-                    pipe.zrange(index, 0, MAX_PODS - 1, desc=True, withscores=True)
-                for pod_id in known:
-                    pipe.hgetall(self._keys.pod(pod_id))
-                (seconds, micros), epoch, *replies = await pipe.execute()
-            expiries = latest_expiries(replies[: len(indexes)])
-            hashes = dict(zip(known, replies[len(indexes) :], strict=True))
-            if new := [pod_id for pod_id in expiries if pod_id not in hashes]:
-                async with _pipeline(self._redis) as pipe:
-                    for pod_id in new:
-                        pipe.hgetall(self._keys.pod(pod_id))
-                    hashes.update(zip(new, await pipe.execute(), strict=True))
+        async with reaching_redis(), _pipeline(self._redis) as pipe:
+            pipe.time()
+            pipe.get(self._keys.epoch)
+            for index in indexes:
+                pipe.zrange(index, 0, MAX_PODS - 1, desc=True, withscores=True)
+            for pod_id in known:
+                pipe.hmget(self._keys.pod(pod_id), VOLATILE_FIELDS)
+            (seconds, micros), epoch, *replies = await pipe.execute()
+        expiries = latest_expiries(replies[: len(indexes)])
+        hashes = {
+            pod_id: fields
+            for (pod_id, before), volatile in zip(known.items(), replies[len(indexes) :], strict=True)
+            if pod_id in expiries and (fields := renewed(before, volatile))
+        }
+        new = [pod_id for pod_id in expiries if pod_id not in hashes]
+        for start in range(0, len(new), RECORDS_AT_ONCE):
+            hashes |= await self._records(new[start : start + RECORDS_AT_ONCE])
         return Reading(
             asked_at=asked_at,
             now_ms=seconds * 1000 + micros / 1000,
@@ -279,6 +284,13 @@ class RegistryReader:
             hashes=hashes,
             followed=names,
         )
+
+    async def _records(self, pod_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
+        """Whole records, fetched in one exchange."""
+        async with reaching_redis(), _pipeline(self._redis) as pipe:
+            for pod_id in pod_ids:
+                pipe.hgetall(self._keys.pod(pod_id))
+            return dict(zip(pod_ids, await pipe.execute(), strict=True))
 
 
 def _pipeline(redis: Redis, *, is_atomic: bool = False) -> Any:

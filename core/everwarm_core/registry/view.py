@@ -10,11 +10,18 @@ A missing heartbeat is news of the pod only while Redis is there to receive it. 
 Nothing here knows Redis or a clock; all times are seconds of the reader's monotonic clock.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from everwarm_core.registry.records import ENTRY_TTL_S, HEARTBEAT_S, Lease, PodRecord, Snapshot
+from everwarm_core.registry.records import (
+    ENTRY_TTL_S,
+    HEARTBEAT_S,
+    VOLATILE_FIELDS,
+    Lease,
+    PodRecord,
+    Snapshot,
+)
 
 GRACE_S: Final = ENTRY_TTL_S + 2.0  # a pod that takes a TTL to notice that Redis is back, and two beats
 REFRESH_S: Final = HEARTBEAT_S
@@ -119,6 +126,14 @@ def latest_expiries(sets: Iterable[Scores]) -> dict[str, float]:
         for pod_id, expires_ms in scores:
             latest[pod_id] = max(expires_ms, latest.get(pod_id, expires_ms))
     return latest
+
+
+def renewed(known: Mapping[str, str], volatile: Sequence[str | None]) -> Mapping[str, str] | None:
+    """The hash *known* with its *volatile* fields as just read; None when it is gone or of another process."""
+    fresh = {name: value for name, value in zip(VOLATILE_FIELDS, volatile, strict=True) if value is not None}
+    if len(fresh) < len(VOLATILE_FIELDS) or fresh["boot"] != known.get("boot"):
+        return None
+    return {**known, **fresh}
 
 
 def refresh_pause_s(unit: float) -> float:

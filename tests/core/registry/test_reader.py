@@ -163,6 +163,26 @@ async def test_reader_survives_bytes_that_are_no_text(
     assert ids(await reader.read_all()) == {"pod-a"}
 
 
+async def test_restarted_process_is_read_anew_under_the_id_of_its_predecessor(
+    writer: RegistryWriter, reader: RegistryReader
+) -> None:
+    await writer.heartbeat(pod_record())
+    successor = pod_record(boot="second", url="http://127.0.0.1:9999", slots=7)
+    async with running(reader.run()):
+        await seen(reader, lambda s: bool(s.leases))
+        await writer.heartbeat(successor)
+        await seen(reader, lambda s: [lease.pod for lease in s.leases] == [successor])
+
+
+async def test_first_read_holds_every_pod_when_there_are_more_than_one_exchange_fetches(
+    writer: RegistryWriter, reader: RegistryReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everwarm_core.registry.reader.RECORDS_AT_ONCE", 2)
+    for number in range(5):
+        await writer.heartbeat(pod_record(f"pod-{number}"))
+    assert len((await reader.read_all()).leases) == 5
+
+
 # --- How soon ------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everwarm_core.registry.records import Lease, PodRecord, Snapshot
+from everwarm_core.registry.records import VOLATILE_FIELDS, Lease, PodRecord, Snapshot
 from everwarm_core.registry.view import (
     BACKOFF_CAP_S,
     GRACE_S,
@@ -20,6 +20,7 @@ from everwarm_core.registry.view import (
     backoff_s,
     latest_expiries,
     refresh_pause_s,
+    renewed,
 )
 from tests.fixtures.records import FEW_IDS, few_records, ids, pod_record
 
@@ -135,6 +136,27 @@ def test_snapshot_is_the_reading_alone_when_nothing_was_lost(first: Reading, sec
 def test_awaited_pods_are_exactly_the_carried_leases(view: View) -> None:
     carried = {lease.pod.id for lease in view.snapshot.leases if lease.carried} if view.snapshot else set()
     assert carried == set(view.awaited)
+
+
+# --- Records that ride along --------------------------------------------------------------------------------------
+
+
+@given(few_records(), few_records())
+def test_known_hash_is_renewed_by_what_may_change_within_a_process(one: PodRecord, two: PodRecord) -> None:
+    later = replace(two, id=one.id, boot=one.boot, model=one.model, names=one.names)
+    volatile = [later.to_hash()[name] for name in VOLATILE_FIELDS]
+    assert renewed(one.to_hash(), volatile) == later.to_hash()
+
+
+def test_known_hash_is_read_anew_when_another_process_has_the_id() -> None:
+    volatile = [pod_record(boot="second").to_hash()[name] for name in VOLATILE_FIELDS]
+    assert renewed(pod_record().to_hash(), volatile) is None
+
+
+@pytest.mark.parametrize("missing", VOLATILE_FIELDS)
+def test_known_hash_is_read_anew_when_a_field_is_gone(missing: str) -> None:
+    volatile = [None if name == missing else pod_record().to_hash()[name] for name in VOLATILE_FIELDS]
+    assert renewed(pod_record().to_hash(), volatile) is None
 
 
 # --- Outages -------------------------------------------------------------------------------------------------------
