@@ -12,6 +12,7 @@ starts with a clean record.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from everwarm.deadline import Clock
@@ -28,6 +29,19 @@ SMOOTHING: Final = 0.2  # weight of the newest sample; a guess: about ten uttera
 RATE_PRIOR: Final = 0.2  # decode seconds per audio second before anything is measured: tiny.en on one core
 AUDIO_PRIOR_S: Final = 4.0  # length of an utterance nobody measured
 SHORTEST_S: Final = 1.0  # shorter speech costs the same: the encoder's window has a floor
+
+
+class Standing(Enum):
+    """What an agent may ask of a pod."""
+
+    IDLE = auto()
+    """A slot of it is free."""
+    BUSY = auto()
+    """All its slots decode."""
+    EJECTED = auto()
+    """It failed so often in a row that it should be left alone."""
+    CLOSED = auto()
+    """It said that it drains, which the registry may not show yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,20 +95,16 @@ class Loads:
         known = self.of(pod)
         return pod.inflight if known is None else known.inflight
 
-    def has_idle_slot(self, pod: PodRecord) -> bool:
-        """Whether a slot of *pod* is free, as far as is known."""
-        known = self.of(pod)
-        return pod.inflight < pod.slots if known is None else known.inflight < known.slots
-
-    def is_ejected(self, pod: PodRecord, *, now: float) -> bool:
-        """Whether *pod* failed so often in a row that it should be left alone."""
-        known = self.of(pod)
-        return known is not None and known.ejected_until > now
-
-    def is_closed(self, pod: PodRecord, *, now: float) -> bool:
-        """Whether *pod* said it is draining, which the registry may not show yet."""
-        known = self.of(pod)
-        return known is not None and known.closed_until > now
+    def standing(self, pod: PodRecord, *, now: float) -> Standing:
+        """What may be asked of *pod* at *now* (monotonic seconds), as far as is known."""
+        known = self._by_id.get(pod.id)
+        if known is None or known.boot != pod.boot:
+            return Standing.IDLE if pod.inflight < pod.slots else Standing.BUSY
+        if known.closed_until > now:
+            return Standing.CLOSED
+        if known.ejected_until > now:
+            return Standing.EJECTED
+        return Standing.IDLE if known.inflight < known.slots else Standing.BUSY
 
     def expected_s(self, pod: PodRecord, audio_s: float) -> float:
         """Seconds until *audio_s* more seconds of speech would be decoded at *pod*, waiting included."""

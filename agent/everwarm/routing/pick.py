@@ -1,7 +1,7 @@
 """Which of the warm pods gets this utterance: a known idle slot first, else the better of two random ones.
 
 Pure: what is known of the pods, the random numbers and the time come in. Cost does not grow with the cluster: up to
-16 candidates all are looked at, beyond that 16 random ones, because a full scan of 5,000 costs more than the rest of
+16 candidates all are looked at, beyond that random ones until two are idle or 16 were seen, because a full scan of 5,000 costs more than the rest of
 the request's path together, and one of 16 random pods is idle unless nearly all are busy (join-idle-queue; Mitzenmacher
 for the power of two choices). Only when none of the sample may be used at all is everything scanned.
 
@@ -9,13 +9,13 @@ A pod in *exclude* is never returned. Ejected pods are left out while at least h
 below that the ejections say more about us or the network than about the pods, and are ignored.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
-from everwarm.routing.loads import Loads
+from everwarm.routing.loads import Loads, Standing
 from everwarm_core.registry.records import Lease, PodRecord
 
 SAMPLE: Final = 16  # 85 % busy pods leave a chance of 93 % to see an idle one
@@ -56,34 +56,56 @@ def pick(
     snapshot is frozen, so leases that lapsed since say nothing.
     """
 
-    def usable(leases: Sequence[Lease]) -> list[PodRecord]:
-        return [
-            lease.pod
-            for lease in leases
-            if lease.pod.boot not in exclude
-            and (keep_expired or lease.expires_at > now)
-            and not loads.is_closed(lease.pod, now=now)
-        ]
+    def look(leases: Iterable[Lease], *, enough_idle: int) -> _Seen:
+        seen = _Seen([], [], [])
+        known: set[str] = set()
+        for lease in leases:
+            pod = lease.pod
+            if pod.boot in known or pod.boot in exclude or not (keep_expired or lease.expires_at > now):
+                continue
+            known.add(pod.boot)
+            match loads.standing(pod, now=now):
+                case Standing.IDLE:
+                    seen.idle.append(pod)
+                    if len(seen.idle) >= max(enough_idle, len(seen.ejected)):
+                        break
+                case Standing.BUSY:
+                    seen.busy.append(pod)
+                case Standing.EJECTED:
+                    seen.ejected.append(pod)
+        return seen
 
     count = len(candidates)
     if count <= SAMPLE:
-        pods = usable(candidates)
+        seen = look(candidates, enough_idle=count + 1)
     else:
-        # Drawn with repetition, which costs a tenth of rng.sample; the set of boots removes the repeats.
-        drawn = {
-            lease.pod.boot: lease for lease in (candidates[int(rng.random() * count)] for _ in range(SAMPLE))
-        }
-        pods = usable(tuple(drawn.values())) or usable(candidates)
-    if not pods:
+        # Drawn with repetition, which costs a tenth of rng.sample; `known` removes the repeats.
+        seen = look((candidates[int(rng.random() * count)] for _ in range(SAMPLE)), enough_idle=2)
+        if not (seen.healthy or seen.ejected):
+            seen = look(candidates, enough_idle=2)
+    healthy = seen.healthy
+    if not (healthy or seen.ejected):
         return None
-    healthy = [pod for pod in pods if not loads.is_ejected(pod, now=now)]
-    if 2 * len(healthy) < len(pods):
+    if len(healthy) < len(seen.ejected):
+        pods = healthy + seen.ejected
         return Choice(_better_of_two(pods, loads, rng, audio_s), Reason.EJECTIONS_IGNORED, count)
     if len(healthy) == 1 and count <= SAMPLE:
         return Choice(healthy[0], Reason.ONLY_CANDIDATE, count)
-    if idle := [pod for pod in healthy if loads.has_idle_slot(pod)]:
-        return Choice(_better_of_two(idle, loads, rng, audio_s), Reason.IDLE_SLOT, count)
+    if seen.idle:
+        return Choice(_better_of_two(seen.idle, loads, rng, audio_s), Reason.IDLE_SLOT, count)
     return Choice(_better_of_two(healthy, loads, rng, audio_s), Reason.TWO_CHOICES, count)
+
+
+class _Seen(NamedTuple):
+    """The usable pods among those looked at, by their standing."""
+
+    idle: list[PodRecord]
+    busy: list[PodRecord]
+    ejected: list[PodRecord]
+
+    @property
+    def healthy(self) -> list[PodRecord]:
+        return self.idle + self.busy
 
 
 def _better_of_two(pods: Sequence[PodRecord], loads: Loads, rng: Random, audio_s: float) -> PodRecord:

@@ -1,6 +1,6 @@
 """What an agent remembers of the pods it used."""
 
-from everwarm.routing.loads import EJECTION_BASE_S, EJECTION_MAX_S, FAILURES_TO_EJECT, Loads
+from everwarm.routing.loads import EJECTION_BASE_S, EJECTION_MAX_S, FAILURES_TO_EJECT, Loads, Standing
 from everwarm_core.registry.records import Lease, PodRecord, Snapshot
 from tests.fixtures.records import pod_record
 
@@ -38,9 +38,9 @@ def test_loads_believe_a_refusal_more_than_the_record_that_is_as_old() -> None:
     loads = Loads(time)
     loads.refused(loads.started(pod, 2.0), 2.0, inflight=None, slots=None)
     loads.observe(snapshot(pod, taken_at=time.now + 0.5))
-    assert not loads.has_idle_slot(pod)
+    assert loads.standing(pod, now=time.now) is Standing.BUSY
     loads.observe(snapshot(pod, taken_at=time.now + 2))
-    assert loads.has_idle_slot(pod)
+    assert loads.standing(pod, now=time.now) is Standing.IDLE
 
 
 def test_loads_cost_nothing_once_everything_has_ended() -> None:
@@ -58,10 +58,10 @@ def test_a_pod_is_ejected_after_five_failures_in_a_row() -> None:
     time, pod = Time(), pod_record()
     loads = Loads(time)
     fail(loads, pod, FAILURES_TO_EJECT - 1)
-    assert not loads.is_ejected(pod, now=time.now)
+    assert loads.standing(pod, now=time.now) is not Standing.EJECTED
     fail(loads, pod, 1)
-    assert loads.is_ejected(pod, now=time.now)
-    assert not loads.is_ejected(pod, now=time.now + EJECTION_BASE_S + 0.1)
+    assert loads.standing(pod, now=time.now) is Standing.EJECTED
+    assert loads.standing(pod, now=time.now + EJECTION_BASE_S + 0.1) is not Standing.EJECTED
 
 
 def test_a_pod_is_ejected_for_twice_as_long_each_time_up_to_a_limit() -> None:
@@ -71,9 +71,9 @@ def test_a_pod_is_ejected_for_twice_as_long_each_time_up_to_a_limit() -> None:
     for times in range(8):
         fail(loads, pod, 1)
         span = min(EJECTION_MAX_S, EJECTION_BASE_S * 2**times)
-        assert loads.is_ejected(pod, now=time.now + span - 0.1)
+        assert loads.standing(pod, now=time.now + span - 0.1) is Standing.EJECTED
         time.now += span + 0.1
-        assert not loads.is_ejected(pod, now=time.now)
+        assert loads.standing(pod, now=time.now) is not Standing.EJECTED
 
 
 def test_a_success_ends_the_ejection_and_its_history() -> None:
@@ -81,9 +81,9 @@ def test_a_success_ends_the_ejection_and_its_history() -> None:
     loads = Loads(time)
     fail(loads, pod, FAILURES_TO_EJECT)
     loads.succeeded(loads.started(pod, 2.0), 2.0, service_s=0.2, inflight=0, slots=2)
-    assert not loads.is_ejected(pod, now=time.now)
+    assert loads.standing(pod, now=time.now) is not Standing.EJECTED
     fail(loads, pod, FAILURES_TO_EJECT)
-    assert not loads.is_ejected(pod, now=time.now + EJECTION_BASE_S + 0.1)
+    assert loads.standing(pod, now=time.now + EJECTION_BASE_S + 0.1) is not Standing.EJECTED
 
 
 def test_a_new_process_under_the_same_id_starts_with_a_clean_record() -> None:
@@ -91,7 +91,7 @@ def test_a_new_process_under_the_same_id_starts_with_a_clean_record() -> None:
     loads = Loads(time)
     fail(loads, pod, FAILURES_TO_EJECT)
     reborn = pod_record(boot="two")
-    assert not loads.is_ejected(reborn, now=time.now)
+    assert loads.standing(reborn, now=time.now) is not Standing.EJECTED
     assert loads.inflight(reborn) == reborn.inflight
 
 
@@ -115,5 +115,5 @@ def test_a_draining_pod_is_left_alone_before_the_registry_says_so() -> None:
     time, pod = Time(), pod_record()
     loads = Loads(time)
     loads.closed(loads.started(pod, 2.0), 2.0)
-    assert loads.is_closed(pod, now=time.now)
-    assert not loads.is_closed(pod, now=time.now + 60)
+    assert loads.standing(pod, now=time.now) is Standing.CLOSED
+    assert loads.standing(pod, now=time.now + 60) is not Standing.CLOSED

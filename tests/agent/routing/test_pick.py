@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everwarm.routing.loads import FAILURES_TO_EJECT, Loads
+from everwarm.routing.loads import FAILURES_TO_EJECT, Loads, Standing
 from everwarm.routing.pick import SAMPLE, Reason, pick
 from everwarm_core.registry.records import Lease, PodRecord
 from tests.fixtures.records import pod_record
@@ -68,7 +68,7 @@ def usable(candidates: list[Lease], loads: Loads, exclude: frozenset[str]) -> li
         for candidate in candidates
         if candidate.pod.boot not in exclude
         and candidate.expires_at > NOW
-        and not loads.is_closed(candidate.pod, now=NOW)
+        and loads.standing(candidate.pod, now=NOW) is not Standing.CLOSED
     ]
 
 
@@ -93,10 +93,16 @@ def test_pick_takes_a_pod_with_an_idle_slot_when_there_is_a_healthy_one(
     candidates, loads, exclude, rng = situation
     candidates = candidates[:SAMPLE]
     choice = pick(candidates, loads, exclude=exclude, rng=rng, audio_s=3.0, now=NOW)
-    healthy = [pod for pod in usable(candidates, loads, exclude) if not loads.is_ejected(pod, now=NOW)]
-    if any(loads.has_idle_slot(pod) for pod in healthy):
+    healthy = [
+        pod
+        for pod in usable(candidates, loads, exclude)
+        if loads.standing(pod, now=NOW) is not Standing.EJECTED
+    ]
+    if any(loads.standing(pod, now=NOW) is Standing.IDLE for pod in healthy):
         assert choice is not None
-        assert loads.has_idle_slot(choice.pod) or choice.reason is Reason.EJECTIONS_IGNORED
+        assert (
+            loads.standing(choice.pod, now=NOW) is Standing.IDLE or choice.reason is Reason.EJECTIONS_IGNORED
+        )
 
 
 @given(situation=situations())
@@ -105,9 +111,9 @@ def test_pick_leaves_ejected_pods_alone_unless_most_are_ejected(
 ) -> None:
     candidates, loads, exclude, rng = situation
     choice = pick(candidates[:SAMPLE], loads, exclude=exclude, rng=rng, audio_s=3.0, now=NOW)
-    if choice is not None and loads.is_ejected(choice.pod, now=NOW):
+    if choice is not None and loads.standing(choice.pod, now=NOW) is Standing.EJECTED:
         possible = usable(candidates[:SAMPLE], loads, exclude)
-        ejected = [pod for pod in possible if loads.is_ejected(pod, now=NOW)]
+        ejected = [pod for pod in possible if loads.standing(pod, now=NOW) is Standing.EJECTED]
         assert choice.reason is Reason.EJECTIONS_IGNORED
         assert 2 * len(ejected) > len(possible)
 
