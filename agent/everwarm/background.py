@@ -53,5 +53,8 @@ async def _endlessly(name: str, job: Callable[[], Awaitable[None]]) -> None:
             await job()
             log.error("background.returned", job=name)
         except Exception:
+            # A job whose clean-up fails raises that instead of its cancellation, which still has to end us.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from None
             log.exception("background.failed", job=name)
         await asyncio.sleep(RESTART_AFTER_S)

@@ -18,6 +18,7 @@ from everwarm.gateway.description import (
     describe_pcm,
     errors,
 )
+from everwarm.gateway.edge import Edge
 from everwarm.gateway.models import Model, model_named, models_in
 from everwarm.gateway.relay import Door, Relay
 from everwarm.routing.router import Router
@@ -57,6 +58,7 @@ def create_app(door: Door, router: Router, *, metrics_page: MetricsPage | None =
     app = FastAPI(
         title="Everwarm gateway", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False
     )
+    app.add_middleware(Edge)
     _add_audio(app, door)
     _add_models(app, door, router)
     _add_probes(app, door, router, metrics_page)

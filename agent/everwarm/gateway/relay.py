@@ -10,12 +10,10 @@ connection the pod's place is given up.
 import asyncio
 import json
 import math
-import re
 import time
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
-from uuid import uuid4
 
 import structlog
 from starlette.responses import Response
@@ -26,6 +24,7 @@ from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.dispatch import DEADLINE_HEADER, REQUEST_ID_HEADER, Answer, Call, Exchange
 from everwarm.gateway.admission import Admission
+from everwarm.gateway.edge import request_id_of
 from everwarm.gateway.form import FormHead
 from everwarm.gateway.tape import BodyTape, ByteBudget
 from everwarm.routing.loads import AUDIO_PRIOR_S
@@ -59,7 +58,6 @@ MAX_DEADLINE_MS: Final = 86_400_000.0  # a day is beyond any patience
 CALLER_LEFT: Final = 499  # as nginx counts it; nobody reads this answer
 
 _PASSED_ON: Final = frozenset({"content-type", "retry-after", "x-should-retry", "cache-control"})
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 log = structlog.get_logger(__name__)
 
@@ -108,13 +106,10 @@ class Relay(Response):
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
-        outgoing = _Outgoing(send, _request_id(headers))
+        outgoing = _Outgoing(send, request_id_of(scope))
         with telemetry.server_span("POST", self._route, headers) as span:
             span.set_attribute(Attribute.REQUEST_ID, outgoing.request_id)
-            try:
-                await self._admitted(scope, headers, receive, outgoing)
-            except* _CallerLeft:
-                outgoing.is_left()
+            await self._admitted(scope, headers, receive, outgoing)
             span.set_attribute(Attribute.POD, outgoing.pod)
             telemetry.answered(span, outgoing.status)
             self._account(outgoing)
@@ -130,25 +125,43 @@ class Relay(Response):
                 given_s = _given_deadline_s(headers)
                 size = _declared_size(headers, door.settings.limit_body_bytes)
                 door.budget.ensure_room(size or 0)
-                form = FormHead(headers.get("content-type", "")) if self._task else None
-                if "content-type" not in headers:
-                    raise InvalidParameter("content-type", f"missing; send raw samples as {PCM_TYPE!r}")
+                form = _expected_form(headers.get("content-type", ""), self._task)
                 tape = BodyTape(limit_bytes=door.settings.limit_body_bytes, budget=door.budget, size=size)
                 try:
-                    async with asyncio.TaskGroup() as group:
-                        recording = group.create_task(
-                            _record(receive, tape, form, door.settings.gateway_upload_seconds)
-                        )
-                        try:
-                            await self._passed_on(scope, headers, given_s, tape, form, outgoing)
-                        except EverwarmError as error:
-                            await self._refused(error, outgoing)
-                        finally:
-                            recording.cancel()
+                    await self._held(scope, headers, receive, given_s, tape, form, outgoing)
                 finally:
                     tape.erase()
         except EverwarmError as error:
             await self._refused(error, outgoing)
+        except Exception:  # the edge: whatever it is, the caller gets an answer and the log its trace
+            log.exception("request.failed", route=self._route)
+            reason = f"an internal error; the log tells more under request id {outgoing.request_id!r}"
+            await outgoing.error(InternalError(reason))
+
+    async def _held(
+        self,
+        scope: Scope,
+        headers: Mapping[str, str],
+        receive: Receive,
+        given_s: float | None,
+        tape: BodyTape,
+        form: FormHead | None,
+        outgoing: "_Outgoing",
+    ) -> None:
+        """Record the body and pass it on at the same time; both end when the answer is out or the caller has left."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                recording = group.create_task(
+                    _record(receive, tape, form, self._door.settings.gateway_upload_seconds)
+                )
+                try:
+                    await self._passed_on(scope, headers, given_s, tape, form, outgoing)
+                except EverwarmError as error:
+                    await self._refused(error, outgoing)
+                finally:
+                    recording.cancel()
+        except* _CallerLeft:
+            outgoing.is_left()
 
     async def _passed_on(
         self,
@@ -205,7 +218,6 @@ class Relay(Response):
         )
         log.info(
             "request.answered",
-            request_id=outgoing.request_id,
             route=self._route,
             model=outgoing.model,
             status=outgoing.status,
@@ -278,7 +290,6 @@ class _Outgoing:
         self.status = status
         self._has_started = True
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        raw.append((REQUEST_ID_HEADER.encode(), self.request_id.encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def _end(self) -> None:
@@ -336,6 +347,15 @@ async def _asked(
     return parse_transcription_fields([f for f in form.fields if f[0] in ("model", "language")], task=task)
 
 
+def _expected_form(content_type: str, task: Task | None) -> FormHead | None:
+    """The form to be read; None for raw samples, of which nothing needs reading and whose rate is the pod's business."""
+    if task is not None:
+        return FormHead(content_type)
+    if not content_type:
+        raise InvalidParameter("content-type", f"missing; send raw samples as {PCM_TYPE!r}")
+    return None
+
+
 def _declared_size(headers: Mapping[str, str], limit_bytes: int) -> int | None:
     """The body's length as declared; raises UploadTooLarge when even that is too much."""
     text = headers.get("content-length")
@@ -346,12 +366,6 @@ def _declared_size(headers: Mapping[str, str], limit_bytes: int) -> int | None:
     if len(text) > 15 or int(text) > limit_bytes:
         raise UploadTooLarge(limit_bytes)
     return int(text)
-
-
-def _request_id(headers: Mapping[str, str]) -> str:
-    """The caller's own id if it is one that can go into headers and logs; else a new one."""
-    given = headers.get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
 
 
 def _given_deadline_s(headers: Mapping[str, str]) -> float | None:

@@ -81,9 +81,9 @@ async def run_gateway(
                 timeout_graceful_shutdown=max(1, round(settings.gateway_drain_seconds)),
             )
         )
-        await http.start()
-        await router.start()
         try:
+            await http.start()
+            await router.start()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(server.serve([listener]), name="gateway.serve")
                 try:
@@ -100,8 +100,10 @@ async def run_gateway(
                     server.should_exit = True
                     await asyncio.wait([serving])
         finally:
-            await router.aclose()
-            await http.aclose()
+            try:
+                await router.aclose()
+            finally:
+                await http.aclose()
             log.info("gateway.stopped")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import numpy as np
@@ -38,6 +38,7 @@ from tests.support.faulty_pods import (
     withdraw,
 )
 from tests.support.pods import free_port
+from tests.support.waiting import until
 
 
 @asynccontextmanager
@@ -112,13 +113,6 @@ async def test_an_utterance_is_answered_by_another_pod_when_the_registry_loses_t
             stopped = next(pod for pod in both if pod.received)
             await withdraw(redis_url, record_of(stopped))
         assert utterance.result() != stopped.name
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return once *condition* holds; raises TimeoutError when it never does."""
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_an_utterance_waits_for_a_place_while_every_pod_is_full(redis_url: str) -> None:
