@@ -12,7 +12,6 @@ import time
 from typing import NoReturn
 
 import structlog
-from pydantic_core import PydanticUndefined
 
 from everwarm_core import telemetry
 from everwarm_core.errors import EverwarmError
@@ -49,7 +48,8 @@ def help_text() -> str:
         "",
     ]
     for name, field in PodSettings.model_fields.items():
-        default = "" if field.default in (PydanticUndefined, None, "", ()) else f" [{field.default}]"
+        is_fixed = not field.is_required() and field.default_factory is None
+        default = f" [{field.default}]" if is_fixed and field.default not in (None, "", ()) else ""
         lines += [f"  {PREFIX}{name.upper()}{default}", f"      {field.description}"]
     lines += [
         "",
