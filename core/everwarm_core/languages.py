@@ -33,6 +33,9 @@ LANGUAGE_NAMES: Final[dict[str, str]] = {
 
 _CODES_BY_NAME: Final = {name: code for code, name in LANGUAGE_NAMES.items()}
 
+# ISO codes in use that Whisper spells otherwise: Javanese, Norwegian Bokmål, Hebrew before 1989, Filipino, Mandarin.
+_OTHER_CODES: Final = {"jv": "jw", "nb": "no", "iw": "he", "fil": "tl", "cmn": "zh"}
+
 
 def parse_language(text: str) -> str:
     """The Whisper code for a language as callers write it: `en`, `EN`, `en-US`, `pt_BR`, `english` or `auto`.
@@ -45,6 +48,7 @@ def parse_language(text: str) -> str:
     if wanted in _CODES_BY_NAME:
         return _CODES_BY_NAME[wanted]
     code = wanted.replace("_", "-").split("-", 1)[0]
+    code = _OTHER_CODES.get(code, code)
     if code in LANGUAGE_NAMES:
         return code
     raise UnsupportedLanguage(text)

@@ -6,7 +6,7 @@ to pure functions. Unknown fields are errors: a misspelt `slot:` must not pass a
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -30,19 +30,33 @@ from everwarm_core.languages import AUTO, parse_language
 API_VERSION: Final = "everwarm.dev/v1alpha1"
 KIND: Final = "WhisperModel"
 
-MAX_LANGUAGES: Final = 100  # what Whisper knows; each is decoded twice before Ready
+MAX_LANGUAGES: Final = 101  # what Whisper knows, and auto; each is decoded twice before Ready
 MAX_ALIASES: Final = 32
 
 _DNS_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MODEL: Final = re.compile(r"[A-Za-z0-9/][-A-Za-z0-9._/]*")
 
 
+# pydantic says these in Python's words; whoever reads them wrote YAML.
+_REASONS: Final = {
+    "extra_forbidden": "unknown field; check its spelling",
+    "missing": "is required",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "string_type": "must be text; put it in quotes if it looks like a number",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+}
+MAX_SHOWN: Final = 100  # characters of a bad value
+
+
 def _checked_name(value: str) -> str:
     """A name clients may put in `model`: it travels in Redis keys, URLs and logs, so no spaces and no commas."""
     if len(value) > 253 or not _MODEL.fullmatch(value):
-        raise ValueError(
-            "use letters, digits, '-', '_', '.', '/' only, at most 253 of them"
-        )
+        raise ValueError("use letters, digits, '-', '_', '.', '/' only, at most 253 of them")
     return value
 
 
@@ -71,16 +85,18 @@ def _unboolean(value: object) -> object:
 
 ServedName = Annotated[str, AfterValidator(_checked_name)]
 ObjectName = Annotated[str, AfterValidator(_checked_object_name)]
-Language = Annotated[
-    str, BeforeValidator(_unboolean), AfterValidator(_checked_language)
-]
+Language = Annotated[str, BeforeValidator(_unboolean), AfterValidator(_checked_language)]
 
 
 class SpecPart(BaseModel):
-    """Frozen, closed, camelCase outside and snake_case inside; docstrings of fields are their descriptions."""
+    """Frozen, closed, camelCase outside and snake_case inside; docstrings of fields are their descriptions.
+
+    Strict, for a document must mean the same here and to the API server, which takes neither `"2"` nor `true` for 2.
+    """
 
     model_config = ConfigDict(
         frozen=True,
+        strict=True,
         extra="forbid",
         alias_generator=to_camel,
         populate_by_name=True,
@@ -140,9 +156,7 @@ class Source(SpecPart):
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Self:
-        given = [
-            name for name in type(self).model_fields if getattr(self, name) is not None
-        ]
+        given = [to_camel(name) for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(
                 f"give at most one of hub, persistentVolumeClaim, image, path; got {', '.join(given)}"
@@ -211,9 +225,9 @@ class WhisperModelSpec(SpecPart):
     """Image of the speech-to-text pods; default: the operator's own release."""
     model: ServedName
     """Whisper size (`base.en`), hub repository (`owner/name`), or absolute path inside the pod."""
-    languages: Annotated[tuple[Language, ...], Field(max_length=MAX_LANGUAGES)] = ()
+    languages: Annotated[tuple[Language, ...], Field(max_length=MAX_LANGUAGES, strict=False)] = ()
     """Languages proven warm before Ready; `auto` is language detection. Default: [en] for *.en, else [auto]."""
-    aliases: Annotated[tuple[ServedName, ...], Field(max_length=MAX_ALIASES)] = ()
+    aliases: Annotated[tuple[ServedName, ...], Field(max_length=MAX_ALIASES, strict=False)] = ()
     """Further names clients may ask for, such as whisper-1."""
     source: Source = Source()
     """Where the weights come from."""
@@ -245,9 +259,7 @@ class WhisperModelSpec(SpecPart):
         if len(set(self.languages)) != len(self.languages):
             raise ValueError("languages: each at most once")
         if is_english_only(self.model) and set(self.languages) - {"en", AUTO}:
-            raise ValueError(
-                f"languages: model {self.model!r} knows English only; write [en]"
-            )
+            raise ValueError(f"languages: model {self.model!r} knows English only; write [en]")
         return self
 
     @property
@@ -259,9 +271,7 @@ class WhisperModelSpec(SpecPart):
 class Metadata(BaseModel):
     """The part of Kubernetes' metadata that matters here; the rest is left to Kubernetes."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     name: ObjectName
     """Name of the resource; always one of the names it serves."""
@@ -272,9 +282,7 @@ class Metadata(BaseModel):
 class WhisperModel(BaseModel):
     """A resource as declared: `apiVersion`, `kind`, `metadata` and `spec`; a status is ignored."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
     api_version: Literal["everwarm.dev/v1alpha1"] = "everwarm.dev/v1alpha1"
     kind: Literal["WhisperModel"] = "WhisperModel"
@@ -289,18 +297,12 @@ class WhisperModel(BaseModel):
     @property
     def names(self) -> tuple[str, ...]:
         """Every name clients may ask for: the model, metadata.name and the aliases, each once."""
-        return tuple(
-            dict.fromkeys((self.spec.model, self.metadata.name, *self.spec.aliases))
-        )
+        return tuple(dict.fromkeys((self.spec.model, self.metadata.name, *self.spec.aliases)))
 
     @property
     def keys(self) -> tuple[ModelKey, ...]:
         """Every (name, language) that a pod of this resource must hold warm before it is Ready."""
-        return tuple(
-            ModelKey(name, language)
-            for name in self.names
-            for language in self.spec.languages
-        )
+        return tuple(ModelKey(name, language) for name in self.names for language in self.spec.languages)
 
     @classmethod
     def from_document(cls, document: object, *, source: str) -> Self:
@@ -309,7 +311,7 @@ class WhisperModel(BaseModel):
         source: named in errors, such as a file name. Raises SpecError with the path of each bad field.
         """
         try:
-            return cls.model_validate(document)
+            return cls.model_validate(document, by_alias=True, by_name=False)
         except ValidationError as error:
             raise SpecError(source, tuple(_problems(error))) from error
 
@@ -320,14 +322,10 @@ def load_resources(path: Path) -> tuple[WhisperModel, ...]:
     Raises SpecError when the file cannot be read, is no YAML, holds none, or one of them is invalid.
     """
     try:
-        documents = [
-            d
-            for d in yaml.safe_load_all(path.read_text(encoding="utf-8"))
-            if d is not None
-        ]
+        documents = [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d is not None]
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), (("(file)", f"cannot be read: {error}"),)) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-99-99
         raise SpecError(str(path), (("(file)", f"is no YAML: {error}"),)) from error
     if not documents:
         raise SpecError(str(path), (("(file)", "holds no resource"),))
@@ -341,28 +339,43 @@ def load_resources(path: Path) -> tuple[WhisperModel, ...]:
 
 
 def ensure_names_are_unique(resources: Iterable[WhisperModel]) -> None:
-    """Raise SpecError when two resources have the same metadata.name, or one's alias is another's name.
+    """Raise SpecError when a name would mean two things: the resource that claims it second is at fault.
 
-    Equal `model` is allowed: such resources pool their pods under that name.
+    A metadata.name or alias belongs to one resource. An equal `model` is no claim: such resources pool their pods
+    under it. But nobody else's name or alias may be that model, or pods of another model would answer to it.
     """
+    resources = tuple(resources)
     owners: dict[str, WhisperModel] = {}
     for resource in resources:
-        for name in dict.fromkeys((resource.name, *resource.spec.aliases)):
-            if (owner := owners.setdefault(name, resource)) is not resource:
-                reason = f"{name!r} is claimed by resource {owner.name!r} already; choose another name or alias"
-                raise SpecError(resource.name, (("spec.aliases", reason),))
+        for path, name in _claims(resource):
+            owner = owners.setdefault(name, resource)
+            if owner is not resource:
+                reason = f"{name!r} is claimed by resource {owner.name!r} already; choose another one"
+                raise SpecError(resource.name, ((path, reason),))
+            for other in resources:
+                if name == other.spec.model != resource.spec.model:
+                    reason = f"{name!r} is the model of resource {other.name!r}, and this one's is {resource.spec.model!r}"
+                    raise SpecError(resource.name, ((path, f"{reason}; choose another one"),))
 
 
-def _problems(error: ValidationError) -> Iterable[tuple[str, str]]:
+def _claims(resource: WhisperModel) -> Iterator[tuple[str, str]]:
+    """The names that are the resource's own, each with its path."""
+    yield "metadata.name", resource.name
+    for number, alias in enumerate(resource.spec.aliases):
+        yield f"spec.aliases[{number}]", alias
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
     for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"]) or "(document)"
-        reason = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            reason = "unknown field; check its spelling"
-        given = problem["input"]
-        if (
-            isinstance(given, (str, int, float))
-            and problem["type"] != "extra_forbidden"
-        ):
-            reason += f" (got {given!r})"
-        yield path, reason
+        kind, given = problem["type"], problem["input"]
+        reason = _REASONS.get(kind) or problem["msg"].removeprefix("Value error, ")
+        if isinstance(given, (str, int, float)) and kind != "extra_forbidden":
+            shown = repr(given)
+            reason += f" (got {shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + '...'})"
+        yield _path(problem["loc"]), reason
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """As Kubernetes writes it: `spec.languages[0]`."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return path.removeprefix(".") or "(document)"

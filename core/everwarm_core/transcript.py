@@ -5,12 +5,13 @@ All times are seconds from the first sample of the audio that was sent.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from everwarm_core.languages import language_name
 
@@ -31,13 +32,21 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _finite(value: float) -> float:
+    """Whisper's figures of a segment without tokens can be NaN, which no JSON can say."""
+    return value if math.isfinite(value) else 0.0
+
+
+Figure = Annotated[float, AfterValidator(_finite)]
+
+
 class Word(Wire):
     """One word with its times and the mean probability of its tokens."""
 
     word: str
     start: float
     end: float
-    probability: float = 1.0
+    probability: Figure = 1.0
 
 
 class Segment(Wire):
@@ -50,10 +59,10 @@ class Segment(Wire):
     end: float
     text: str
     tokens: tuple[int, ...] = ()
-    temperature: float = 0.0
-    avg_logprob: float = 0.0
-    compression_ratio: float = 1.0
-    no_speech_prob: float = 0.0
+    temperature: Figure = 0.0
+    avg_logprob: Figure = 0.0
+    compression_ratio: Figure = 1.0
+    no_speech_prob: Figure = 0.0
 
 
 class Usage(Wire):
@@ -129,17 +138,15 @@ def render(
                 ensure_ascii=False,
             )
         case ResponseFormat.VERBOSE_JSON:
-            return _verbose(
-                transcript, granularities or Granularities()
-            ).model_dump_json(exclude_none=True)
+            return _verbose(transcript, granularities or Granularities()).model_dump_json(exclude_none=True)
         case ResponseFormat.SRT:
             return "".join(
-                f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{s.text.strip()}\n\n"
+                f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{_cue(s.text)}\n\n"
                 for number, s in enumerate(transcript.segments, start=1)
             )
         case ResponseFormat.VTT:
             return "WEBVTT\n\n" + "".join(
-                f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{s.text.strip()}\n\n"
+                f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{_cue(s.text)}\n\n"
                 for s in transcript.segments
             )
 
@@ -173,6 +180,11 @@ def _verbose(transcript: Transcript, granularities: Granularities) -> VerboseJso
         words=(transcript.words or ()) if granularities.words else None,
         usage=usage_of(transcript.duration),
     )
+
+
+def _cue(text: str) -> str:
+    """One line of a subtitle: a blank line, or an arrow, would end the cue."""
+    return " ".join(text.split()).replace("-->", "->")
 
 
 def _clock(seconds: float, decimal: str) -> str:
