@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from everwarm.cli.endpoint import HTTP_SCHEMES, REDIS_SCHEMES, is_url
 from everwarm_core.errors import EverwarmError
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's custom
@@ -34,13 +35,36 @@ everwarm transcribe call.wav --format srt [dim]# on what `everwarm up` started[/
 everwarm status --watch""",
 )
 
+
+def _checked_url(given: str | None) -> str | None:
+    if given is not None and not is_url(given, HTTP_SCHEMES):
+        raise typer.BadParameter("write it as http://host:8080")
+    return given
+
+
+def _checked_redis_url(given: str | None) -> str | None:
+    if given is not None and not is_url(given, REDIS_SCHEMES):
+        raise typer.BadParameter("write it as redis://host:6379/0")
+    return given
+
+
 Url = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="A gateway, or a single pod. [dim](EVERWARM_BASE_URL)[/dim]"),
+    typer.Option(
+        "--url",
+        callback=_checked_url,
+        metavar="URL",
+        help="A gateway, or a single pod. [dim](EVERWARM_BASE_URL)[/dim]",
+    ),
 ]
 RedisUrl = Annotated[
     str | None,
-    typer.Option("--redis-url", metavar="URL", help="The registry. [dim](EVERWARM_REDIS_URL)[/dim]"),
+    typer.Option(
+        "--redis-url",
+        callback=_checked_redis_url,
+        metavar="URL",
+        help="The registry. [dim](EVERWARM_REDIS_URL)[/dim]",
+    ),
 ]
 
 
@@ -105,7 +129,12 @@ def up(
     ] = 8080,
     redis_url: Annotated[
         str | None,
-        typer.Option("--redis-url", metavar="URL", help="A registry to use instead of an embedded Valkey."),
+        typer.Option(
+            "--redis-url",
+            callback=_checked_redis_url,
+            metavar="URL",
+            help="A registry to use instead of an embedded Valkey.",
+        ),
     ] = None,
     replicas: Annotated[
         int | None,
@@ -130,7 +159,7 @@ def up(
 def transcribe(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True, help="Audio files."),
+        typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True, help="Audio files."),
     ],
     *,
     model: Annotated[

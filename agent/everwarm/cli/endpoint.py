@@ -3,23 +3,45 @@
 `choose` is pure; `served_names` asks the place, which also is how a command learns early that nothing is there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from everwarm.platform.state import RunningState
+from everwarm_core.errors import InvalidParameter
 
+REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+HTTP_SCHEMES: Final = frozenset({"http", "https"})
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_NAMESPACE: Final = "local"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A gateway or pod at *url*, or the registry at *redis_url* (its *namespace*); exactly one of them is set."""
+    """A gateway or pod at *url*, or the registry at *redis_url* (its *namespace*); exactly one of them is set.
+
+    Raises InvalidParameter when a URL is none.
+    """
 
     url: str | None = None
     redis_url: str | None = None
     namespace: str = DEFAULT_NAMESPACE
+
+    def __post_init__(self) -> None:
+        if self.redis_url is not None and not is_url(self.redis_url, REDIS_SCHEMES):
+            raise InvalidParameter("EVERWARM_REDIS_URL", "is no Redis URL; write it as redis://host:6379/0")
+        if self.url is not None and not is_url(self.url, HTTP_SCHEMES):
+            raise InvalidParameter("EVERWARM_BASE_URL", "is no URL; write it as http://host:8080")
+
+
+def is_url(text: str, schemes: Collection[str]) -> bool:
+    """Whether *text* is a URL of one of *schemes*, with a port that is a number if it names one."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 def choose(

@@ -51,7 +51,9 @@ def describe(event: PlatformEvent, *, verbosity: int) -> str | None:
                 f"{event.reason}"
             )
         case PodLogged():
-            shown = event.line.level >= _LEVELS[min(verbosity, 2)]
+            # Its reason comes with the line that the pod died.
+            is_told = event.line.event == "pod.failed" and not verbosity
+            shown = event.line.level >= _LEVELS[min(verbosity, 2)] and not is_told
             return f"{event.pod}: {event.line}" if shown else None
         case GatewayStarted():
             return f"gateway: listening at {event.url}" if verbosity else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _HIDDEN: Final = frozenset({"event", "level", "timestamp", "logger", "exception", "trace_id", "span_id"})
-_REASONS: Final = ("error", "reason")  # attributes that say why, most telling first
+_REASONS: Final = ("reason", "error")  # attributes that say why, most telling first
 
 
 @dataclass(frozen=True, slots=True)
