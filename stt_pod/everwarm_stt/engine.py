@@ -46,6 +46,7 @@ VadPolicy = Literal["recordings", "always", "never"]
 
 WINDOW_S: Final = 30.0  # what Whisper's encoder sees at once; longer audio is a recording
 FALLBACK_TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # faster-whisper's default
+VAD_WINDOWS: Final = 256  # 8 s of audio and some 16 MB for each run of the silence detector
 LOWEST_LOGPROB: Final = -100.0  # stands for -inf, which JSON cannot carry; real averages stay above -20
 
 log = structlog.stdlib.get_logger(__name__)
@@ -206,6 +207,8 @@ class Engine:
         length_s = duration_s(audio)
         log.info("model.reused", tag=Tag.REUSE, instance=self.id, model=self.model, language=options.language)
         # A view of this request: shares weights and tokenizer, and carries its own `cancelled` to every window.
+        if options.cuts_silence(length_s):
+            bound_silence_detector()
         view = copy.copy(self._whisper)
         view.cancelled = cancelled
         segments, info = view.transcribe(
@@ -266,6 +269,41 @@ class EngineHolder:
                 result.set_exception(error)
                 raise
         return result.result()
+
+
+_vad_lock: Final = threading.Lock()
+
+
+class PiecewiseSession:
+    """An ONNX session of the silence detector that is run on `VAD_WINDOWS` windows at a time.
+
+    faster-whisper runs it on up to 320 s of audio at once, which takes 60 KB for each window of 32 ms: half a
+    gigabyte for a long recording, part of which the allocator keeps. The state (h, c) is handed from run to run, so
+    the probabilities are the same.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, output_names: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
+        """As `onnxruntime.InferenceSession.run` with inputs `input`, `h` and `c`."""
+        windows, h, c = inputs["input"], inputs["h"], inputs["c"]
+        outputs = []
+        for start in range(0, len(windows), VAD_WINDOWS):
+            piece = windows[start : start + VAD_WINDOWS]
+            output, h, c = self._session.run(output_names, {"input": piece, "h": h, "c": c})
+            outputs.append(output)
+        return [np.concatenate(outputs, axis=0), h, c]
+
+
+def bound_silence_detector() -> None:
+    """Load faster-whisper's silence detector once per process, and bound the memory of its runs."""
+    from faster_whisper.vad import get_vad_model
+
+    with _vad_lock:  # its own cache lets two first callers load it twice
+        detector = get_vad_model()
+        if not isinstance(detector.session, PiecewiseSession):
+            detector.session = PiecewiseSession(detector.session)
 
 
 def _new_whisper_model(path: str, **arguments: Any) -> "faster_whisper.WhisperModel":

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import structlog
 from faster_whisper import WhisperModel
+from faster_whisper.vad import get_vad_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +28,15 @@ from everwarm_core.errors import (
 )
 from everwarm_core.transcript import ResponseFormat, Transcript, render
 from everwarm_stt.audio import SAMPLE_RATE, Pcm16k, decode_audio
-from everwarm_stt.engine import LOWEST_LOGPROB, DecodeOptions, Engine, EngineHolder, _finite
+from everwarm_stt.engine import (
+    LOWEST_LOGPROB,
+    VAD_WINDOWS,
+    DecodeOptions,
+    Engine,
+    EngineHolder,
+    PiecewiseSession,
+    _finite,
+)
 from everwarm_stt.weights import Origin, Weights
 
 pytestmark = pytest.mark.weights
@@ -146,6 +155,15 @@ def test_temperature_zero_means_fallback_and_any_other_stands_alone(
     options: DecodeOptions, temperatures: list[float]
 ) -> None:
     assert options.temperatures == temperatures
+
+
+def test_the_silence_detector_finds_the_same_speech_piece_by_piece(recording: Pcm16k) -> None:
+    whole = get_vad_model.__wrapped__()
+    pieces = get_vad_model.__wrapped__()
+    pieces.session = PiecewiseSession(pieces.session)
+    padded = np.pad(recording, (0, -len(recording) % 512))
+    assert len(padded) > 3 * VAD_WINDOWS * 512
+    np.testing.assert_allclose(pieces(padded), whole(padded), atol=1e-5)
 
 
 def test_decode_segments_yields_what_decode_returns(engine: Engine) -> None:
