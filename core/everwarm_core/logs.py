@@ -67,6 +67,20 @@ def configure_logging(*, level: str = "INFO", json: bool | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
+def library_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for code that runs inside somebody else's program, such as a LiveKit worker.
+
+    It goes through the standard library's logging, data as `extra`, whatever structlog is set to there (unset, it
+    prints to stdout, past the program's handlers). In our own programs its lines look like every other.
+    """
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return logger
+
+
 def _trace_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     context = trace.get_current_span().get_span_context()
     if context.is_valid:

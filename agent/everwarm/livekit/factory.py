@@ -9,15 +9,14 @@ import threading
 import weakref
 from typing import Any, Final, Unpack
 
-import structlog
 from livekit.agents import stt
 from livekit.agents.vad import VAD
 
 from everwarm.livekit.connection import Connection, Fallback, Options, options_of
 from everwarm.livekit.stt import STT
-from everwarm_core.logs import Tag
+from everwarm_core.logs import Tag, library_logger
 
-log = structlog.stdlib.get_logger(__name__)
+log = library_logger(__name__)
 
 _guard: Final = threading.Lock()
 _instances: Final[dict[Options, STT]] = {}

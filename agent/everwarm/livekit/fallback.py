@@ -14,14 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Self
 
-import structlog
-
 from everwarm.background import Background
 from everwarm.client import Client
 from everwarm.livekit.pods import Pods, Utterance, ask, found_no_pod, opened_pods
 from everwarm.local_pod import LOOK_EVERY_S, LocalPod
 from everwarm.settings import AgentSettings
 from everwarm_core.errors import DeadlineExceeded, EverwarmError, PlatformError, PodFailed
+from everwarm_core.logs import library_logger
 from everwarm_core.transcript import Transcript
 
 NO_POD_AFTER_S: Final = 2.0  # without a pod or an answer; a registry is read in a tenth of that
@@ -30,7 +29,7 @@ RETURN_EVERY_S: Final = 3.0  # between two looks for pods
 RETURN_WAIT_S: Final = 1.0  # of one look
 LOCAL_TRIES: Final = 3  # for one utterance, while its pod dies under it
 
-log = structlog.stdlib.get_logger(__name__)
+log = library_logger(__name__)
 
 
 class PodsElseLocal:

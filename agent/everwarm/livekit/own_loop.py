@@ -111,7 +111,7 @@ class _Life(Generic[T]):
         future: Future[R] = Future()
         with self._door:
             if self._is_shut:
-                future.set_exception(Stopped("this STT was closed"))
+                future.set_exception(self._end())
             else:
                 self._loop.call_soon_threadsafe(self._begin, use, future)
         return future
@@ -151,7 +151,7 @@ class _Life(Generic[T]):
 
     def _begin(self, use: Callable[[T], Coroutine[Any, Any, R]], future: "Future[R]") -> None:
         if self._stopping.is_set() or self._main.done():
-            future.set_exception(Stopped("this STT was closed"))
+            future.set_exception(self._end())
             return
         task = self._calls.create_task(self._perform(use, future))
         self._running.add(task)
@@ -164,18 +164,20 @@ class _Life(Generic[T]):
 
     async def _opened(self) -> T:
         await self._settled.wait()
-        if self._failure is not None:
-            raise self._failure
-        if self._resource is None:
-            raise Stopped("this STT was closed")
+        if self._failure is not None or self._resource is None:
+            raise self._end()
         return self._resource
+
+    def _end(self) -> Exception:
+        """Why there is no answer."""
+        return self._failure or Stopped("this STT was closed")
 
     async def _perform(self, use: Callable[[T], Coroutine[Any, Any, R]], future: "Future[R]") -> None:
         try:
             result = await use(await self._opened())
         except asyncio.CancelledError:
             if self._stopping.is_set() and future.set_running_or_notify_cancel():
-                future.set_exception(Stopped("this STT was closed"))
+                future.set_exception(self._end())
             raise
         except Exception as error:  # noqa: BLE001  # handed over whole to the caller
             if future.set_running_or_notify_cancel():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from uuid import uuid4
 
 from livekit.agents import APIConnectionError, APIConnectOptions, stt
@@ -86,6 +86,9 @@ class STT(stt.STT[str]):
         self._own_loop = OwnLoop(f"everwarm-stt-{self.id}", _opener(options))
         # A forgotten STT ends its thread; the interpreter's end does so too, and waits for it (own_loop).
         weakref.finalize(self, self._own_loop.stop).atexit = False
+
+    async def __aenter__(self) -> Self:
+        return self
 
     @property
     def model(self) -> str:

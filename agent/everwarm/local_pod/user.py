@@ -16,11 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from everwarm.local_pod.place import FileLock, Place, Told, default_root
 from everwarm_core import pod_environment as variable
 from everwarm_core.errors import PlatformError
+from everwarm_core.logs import library_logger
 from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
 
 LOOK_EVERY_S: Final = 0.05  # while waiting; a look is three system calls
@@ -35,7 +34,7 @@ CONFIGURABLE: Final = (
     "EVERWARM_WEIGHTS_PATH",
 )  # fmt: skip
 
-log = structlog.stdlib.get_logger(__name__)
+log = library_logger(__name__)
 
 
 def ensure_installed() -> None:
@@ -70,13 +69,17 @@ class LocalPod:
 
         Raises PlatformError when the pod could not be started a moment ago, or its folder cannot be had.
         """
-        if not self._users.is_held:
-            self.place.make()
-            if not self._users.take_shared():
-                self._tell_progress("leaving")  # a guardian is about to end, or just looks
-                return None
         guardian = self.place.guardian()
-        if guardian.take_exclusive():
+        try:
+            if not self._users.is_held:
+                self.place.make()
+                if not self._users.take_shared():
+                    self._tell_progress("leaving")  # a guardian is about to end, or just looks
+                    return None
+            is_unguarded = guardian.take_exclusive()
+        except OSError as error:
+            raise PlatformError(f"the local pod of {self.model!r} cannot be joined: {error}") from error
+        if is_unguarded:
             await self._start(guardian)
             self._tell_progress("starting")
             return None

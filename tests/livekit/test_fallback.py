@@ -1,0 +1,117 @@
+"""`fallback="local"`: one pod of this machine's own, only while no other can be had.
+
+The local pod here is a real one, with a guardian of its own in the test's folder; it is gone after the test.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import psutil
+import pytest
+from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
+
+from everwarm.livekit import STT
+from tests.support.frames import frames
+from tests.support.local_pods import end_guardians, local_pods
+from tests.support.pods import PodProcess, free_port
+from tests.support.speech import clips, words
+
+pytestmark = pytest.mark.weights
+
+PATIENT = APIConnectOptions(max_retry=0, timeout=60.0)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local pods end soon after their last user, and at the end of the test in any case."""
+    monkeypatch.setenv("EVERWARM_LOCAL_POD_IDLE_SECONDS", "0.5")
+    yield
+    end_guardians(tmp_path)
+
+
+async def test_a_pod_that_is_there_is_used_and_no_local_one_is_started(
+    pod: PodProcess, valkey: str, tmp_path: Path
+) -> None:
+    clip = clips()[0]
+    async with STT(model="tiny.en", redis_url=valkey, namespace="livekit", fallback="local") as stt:
+        event = await stt.recognize(frames(clip.samples()), conn_options=PATIENT)
+    assert words(event.alternatives[0].text) == words(clip.text)
+    assert not _was_started(tmp_path)
+
+
+async def test_without_any_pod_a_local_one_answers_until_pods_are_back(
+    pod: PodProcess, tmp_path: Path
+) -> None:
+    """The gateway's place is empty at first; then a pod listens there, and the local one is left and ends."""
+    clip = clips()[0]
+    port = free_port()
+    async with STT(model="tiny.en", base_url=f"http://127.0.0.1:{port}", fallback="local") as stt:
+        event = await stt.recognize(frames(clip.samples()), conn_options=PATIENT)
+        assert words(event.alternatives[0].text) == words(clip.text)
+        assert len(local_pods(tmp_path)) == 1
+        async with _Forwarded(port, pod.url) as forwarded:
+            await _until(lambda: not local_pods(tmp_path), timeout_s=30)
+            await stt.recognize(frames(clip.samples()), conn_options=PATIENT)
+            assert forwarded.is_used
+
+
+async def test_a_request_that_a_pod_refuses_is_no_reason_for_a_local_one(
+    pod: PodProcess, tmp_path: Path
+) -> None:
+    async with STT(model="tiny.en", base_url=pod.url, fallback="local") as stt:
+        with pytest.raises(APIStatusError):
+            await stt.recognize(frames(clips()[0].samples()), language="fr", conn_options=PATIENT)
+    assert not _was_started(tmp_path)
+
+
+async def test_a_local_pod_that_cannot_start_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EVERWARM_WEIGHTS_PATH", str(tmp_path / "nowhere"))
+    async with STT(model="tiny.en", fallback="local") as stt:
+        with pytest.raises(APIConnectionError, match="nowhere"):
+            await stt.recognize(frames(clips()[0].samples()), conn_options=PATIENT)
+
+
+def _was_started(runtime: Path) -> bool:
+    return bool(list(runtime.rglob("guardian.lock")))
+
+
+class _Forwarded:
+    """A loopback port that leads to a pod inside `async with`: a gateway's place that comes to life."""
+
+    def __init__(self, port: int, url: str) -> None:
+        self._port = port
+        self._target = int(url.rpartition(":")[2])
+        self._server: asyncio.Server | None = None
+        self.is_used = False
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._copy(reader, back))
+            group.create_task(self._copy(there, writer))
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while piece := await source.read(65_536):
+            self.is_used |= b"/v1/transcribe" in piece
+            sink.write(piece)
+        sink.close()
+
+
+async def _until(condition: Callable[[], object], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, [process.cmdline() for process in psutil.process_iter()]
+        await asyncio.sleep(0.05)  # polls a condition in other processes
