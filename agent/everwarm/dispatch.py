@@ -50,13 +50,9 @@ from everwarm_core.errors import (
     Unauthorized,
     http_error,
 )
-from everwarm_core.openai_errors import POD_HEADER, error_from_response
+from everwarm_core.http.headers import DEADLINE_HEADER, INFLIGHT_HEADER, POD_HEADER, SLOTS_HEADER
+from everwarm_core.openai_errors import error_from_response
 from everwarm_core.telemetry import Attribute, SpanName
-
-REQUEST_ID_HEADER: Final = "x-request-id"
-DEADLINE_HEADER: Final = "x-everwarm-deadline-ms"
-INFLIGHT_HEADER: Final = "x-everwarm-inflight"
-SLOTS_HEADER: Final = "x-everwarm-slots"
 
 CONNECT_TIMEOUT_S: Final = 1.0  # pods are in the same cluster; a node that is gone does not even refuse
 KEEPALIVE_S: Final = 20.0  # pods close after 75 s, so the agent is always the first

@@ -8,6 +8,8 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Final, Protocol
 
@@ -18,7 +20,7 @@ from everwarm.credentials import SecretFile
 from everwarm.deadline import Clock
 from everwarm.settings import AgentSettings
 from everwarm_core.errors import InvalidParameter, RegistryUnavailable
-from everwarm_core.openai_errors import POD_HEADER
+from everwarm_core.http.headers import POD_HEADER
 from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.registry.records import Lease, PodRecord, PodState, Snapshot
 
@@ -70,7 +72,7 @@ class StaticSource:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """See PodSource; the first one is there when every URL has answered or failed."""
+        """See PodSource; the first one is there when some URL has answered and none can answer any more."""
         return self._snapshot
 
     async def run(self) -> None:
@@ -78,7 +80,8 @@ class StaticSource:
         rng = Random()  # noqa: S311 - jitter
         async with _asking_session() as session:
             while True:
-                await self._ask_all(session)
+                with suppress(RegistryUnavailable):
+                    await self._ask_all(session)
                 await asyncio.sleep(ASK_EVERY_S * rng.uniform(0.8, 1.2))
 
     async def changed(self, after: Snapshot | None) -> Snapshot:
@@ -108,7 +111,12 @@ class StaticSource:
             for pod in (task.result() for task in asked)
             if pod
         )
-        snapshot = Snapshot(taken_at=now, epoch="static", leases=leases)
+        if leases:
+            snapshot = Snapshot(taken_at=now, epoch="static", leases=leases)
+        elif self._snapshot is not None:
+            snapshot = replace(self._snapshot, frozen=True)  # rather the network than all of them at once
+        else:
+            raise RegistryUnavailable("no fallback URL answers")
         async with self._news:
             self._snapshot = snapshot
             self._news.notify_all()

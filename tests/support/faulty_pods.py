@@ -45,6 +45,8 @@ class FaultyPod:
     url: str = ""
     asked: int = 0
     held: int = 0
+    is_ready: bool = True
+    names: tuple[str, ...] = ("base.en",)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def then(self, *behaviours: Behaviour) -> None:
@@ -60,6 +62,17 @@ class FaultyPod:
             return await behaviour(self, request)
         finally:
             self.held -= 1
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Whether it is warm."""
+        return web.json_response(
+            {"state": "warm"}, status=200 if self.is_ready else 503, headers=self.headers()
+        )
+
+    async def models(self, _: web.Request) -> web.Response:
+        """The names it serves."""
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "everwarm"} for name in self.names]
+        return web.json_response({"object": "list", "data": data}, headers=self.headers())
 
     async def read(self, request: web.Request) -> None:
         """Take the body, as a pod that decodes it would."""
@@ -77,7 +90,7 @@ class FaultyPod:
         """What every answer of a pod carries."""
         return {
             "x-everwarm-pod": self.name,
-            "x-everwarm-inflight": str(self.held - 1),
+            "x-everwarm-inflight": str(max(0, self.held - 1)),
             "x-everwarm-slots": "2",
             "server-timing": "queue;dur=1.0, decode;dur=20.0, total;dur=21.0",
         }
@@ -173,6 +186,8 @@ async def faulty_pod(name: str, *behaviours: Behaviour) -> AsyncIterator[FaultyP
     app = web.Application(client_max_size=1 << 28)
     for path in ("/v1/transcribe", "/v1/audio/transcriptions", "/v1/audio/translations"):
         app.router.add_post(path, pod.handle)
+    app.router.add_get("/readyz", pod.readyz)
+    app.router.add_get("/v1/models", pod.models)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -11,13 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
-from everwarm.gateway.description import (
-    COMMON_FIELDS,
-    TRANSCRIPTION_FIELDS,
-    describe_form,
-    describe_pcm,
-    errors,
-)
 from everwarm.gateway.edge import Edge
 from everwarm.gateway.models import Model, model_named, models_in
 from everwarm.gateway.relay import Door, Relay
@@ -29,6 +22,13 @@ from everwarm_core.errors import (
     MethodNotAllowed,
     RouteNotFound,
     http_error,
+)
+from everwarm_core.http.description import (
+    COMMON_FIELDS,
+    TRANSCRIPTION_FIELDS,
+    describe_form,
+    describe_pcm,
+    errors,
 )
 from everwarm_core.openai_errors import error_body, error_headers
 from everwarm_core.telemetry import Attribute
@@ -70,15 +70,23 @@ def create_app(door: Door, router: Router, *, metrics_page: MetricsPage | None =
 
 
 def _add_audio(app: FastAPI, door: Door) -> None:
-    @app.post("/v1/audio/transcriptions", **describe_form("Transcribe an audio file", TRANSCRIPTION_FIELDS))
+    @app.post(
+        "/v1/audio/transcriptions",
+        response_class=Response,
+        **describe_form("Transcribe an audio file", TRANSCRIPTION_FIELDS, 502),
+    )
     async def transcriptions(request: Request) -> Response:  # noqa: ARG001 - the relay reads it
         return Relay(door, route="/v1/audio/transcriptions", task="transcribe")
 
-    @app.post("/v1/audio/translations", **describe_form("Translate speech into English", COMMON_FIELDS))
+    @app.post(
+        "/v1/audio/translations",
+        response_class=Response,
+        **describe_form("Translate speech into English", COMMON_FIELDS, 502),
+    )
     async def translations(request: Request) -> Response:  # noqa: ARG001
         return Relay(door, route="/v1/audio/translations", task="translate")
 
-    @app.post("/v1/transcribe", **describe_pcm())
+    @app.post("/v1/transcribe", **describe_pcm(502))
     async def transcribe(request: Request) -> Response:  # noqa: ARG001
         return Relay(door, route="/v1/transcribe", task=None)
 

@@ -9,7 +9,6 @@ connection the pod's place is given up.
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -22,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from everwarm.audio_input import PCM_BYTES_PER_S, PCM_TYPE, guessed_s, longest_s
 from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
-from everwarm.dispatch import DEADLINE_HEADER, REQUEST_ID_HEADER, Answer, Call, Exchange
+from everwarm.dispatch import Answer, Call, Exchange
 from everwarm.gateway.admission import Admission
 from everwarm.gateway.edge import request_id_of
 from everwarm.gateway.form import FormHead
@@ -42,6 +41,7 @@ from everwarm_core.errors import (
     UploadTooSlow,
     http_error,
 )
+from everwarm_core.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER, parse_deadline_s
 from everwarm_core.openai_errors import error_body, error_headers, error_json
 from everwarm_core.requests import (
     Task,
@@ -54,7 +54,6 @@ from everwarm_core.telemetry import Attribute
 ATTEMPTS_HEADER: Final = "x-everwarm-attempts"
 UTTERANCE_S: Final = 30.0  # longer audio is a recording, whose length is added to the default deadline
 MAX_QUERY_FIELDS: Final = 64
-MAX_DEADLINE_MS: Final = 86_400_000.0  # a day is beyond any patience
 CALLER_LEFT: Final = 499  # as nginx counts it; nobody reads this answer
 
 _PASSED_ON: Final = frozenset({"content-type", "retry-after", "x-should-retry", "cache-control"})
@@ -373,10 +372,4 @@ def _given_deadline_s(headers: Mapping[str, str]) -> float | None:
     text = headers.get(DEADLINE_HEADER)
     if text is None:
         return None
-    try:
-        deadline_ms = float(text)
-    except ValueError:
-        deadline_ms = math.nan
-    if not (math.isfinite(deadline_ms) and deadline_ms >= 0):
-        raise InvalidParameter(DEADLINE_HEADER, f"{text[:40]!r} is no number of milliseconds from 0 on")
-    return min(deadline_ms, MAX_DEADLINE_MS) / 1000
+    return parse_deadline_s(text)

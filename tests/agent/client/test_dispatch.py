@@ -146,6 +146,20 @@ async def test_an_utterance_takes_the_place_that_another_one_leaves(redis_url: s
         assert (first.result(), second.result()) == ("pod-0", "pod-0")
 
 
+async def test_utterances_at_the_same_time_take_one_idle_slot_each(redis_url: str) -> None:
+    async with (
+        pods(redis_url, [hang], [hang], [hang], slots=1) as three,
+        everwarm.Client(redis_url) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in three:
+            group.create_task(said(client))
+        await until(lambda: sum(pod.held for pod in three) == 3)
+        assert [pod.held for pod in three] == [1, 1, 1]
+        for pod in three:
+            pod.released.set()
+
+
 async def test_an_utterance_that_kills_every_pod_is_given_up_after_three(redis_url: str) -> None:
     scripts: list[list[Behaviour]] = [[die], [die], [die], [die]]
     async with pods(redis_url, *scripts) as four, everwarm.Client(redis_url) as client:

@@ -83,7 +83,7 @@ def form(*fields: tuple[str, str], file: bytes = b"ID3 sound", file_at: int = 99
     parts.insert(file_at, ("file", file))
     for name, value in parts:
         if isinstance(value, bytes):
-            part = writer.append(value, {"content-type": "audio/mpeg"})  # type: ignore[arg-type]  # any mapping does
+            part = writer.append(value, {"content-type": "audio/mpeg"})
             part.set_content_disposition("form-data", name=name, filename="a.mp3")
         else:
             writer.append(str(value)).set_content_disposition("form-data", name=name)
