@@ -68,6 +68,9 @@ def help_text() -> str:
 def _run(began: float) -> int:
     """One life, and its exit code. The last line of log of a pod that failed says why."""
     configure_logging()
+    logging.getLogger("python_multipart").setLevel(
+        logging.ERROR
+    )  # it warns for each odd byte of a stranger's form
     try:
         settings = load_settings()
         for name in unknown_variables(os.environ):

@@ -6,7 +6,6 @@ full queue of large uploads costs disk, not memory.
 """
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,16 +24,24 @@ from everwarm_core.errors import (
     UploadTooLarge,
     UploadTooSlow,
 )
+from everwarm_core.http.headers import DEADLINE_HEADER, parse_deadline_s
 from everwarm_stt.admission import Deadline
-
-DEADLINE_HEADER: Final = "x-everwarm-deadline-ms"
-MAX_DEADLINE_MS: Final = 86_400_000.0  # a day: beyond any patience, and no float that asyncio cannot add
 
 MAX_FIELDS: Final = 64  # OpenAI's API knows about ten
 MAX_FIELD_BYTES: Final = 65_536  # the longest prompt, in the widest characters
 FORM_OVERHEAD_BYTES: Final = 1 << 20  # fields, part headers and boundaries beside the file
 
 DEFAULT_PCM_RATE_HZ: Final = 16_000
+
+
+class FormParser(MultiPartParser):
+    """Starlette's parser, which takes a form that breaks off for a short one; this knows."""
+
+    has_ended = False
+
+    def on_end(self) -> None:
+        """The last boundary has come."""
+        self.has_ended = True
 
 
 class ClientLeft(Exception):
@@ -54,13 +61,7 @@ def deadline_of(request: Request) -> Deadline | None:
     value = request.headers.get(DEADLINE_HEADER)
     if value is None:
         return None
-    try:
-        deadline_ms = float(value)
-    except ValueError as error:
-        raise InvalidParameter(DEADLINE_HEADER, f"{value[:40]!r} is no number of milliseconds") from error
-    if not math.isfinite(deadline_ms) or deadline_ms < 0:
-        raise InvalidParameter(DEADLINE_HEADER, f"{value[:40]!r} is no number of milliseconds from 0 on")
-    seconds = min(deadline_ms, MAX_DEADLINE_MS) / 1000
+    seconds = parse_deadline_s(value)
     return Deadline(seconds, asyncio.get_running_loop().time() + seconds)
 
 
@@ -126,8 +127,15 @@ async def open_form(request: Request, *, limit_bytes: int) -> AsyncIterator[Form
     if kind.lower() != b"multipart/form-data" or not options.get(b"boundary"):
         raise InvalidParameter("content-type", "send multipart/form-data with a boundary")
     chunks = _counted(request, limit_bytes=limit_bytes, allowed_bytes=limit_bytes + FORM_OVERHEAD_BYTES)
-    parser = MultiPartParser(
-        request.headers, chunks, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not parser.has_ended:  # raised in here, as only then does the parser close the file it has begun
+            raise MultiPartException("it breaks off")
+
+    parser = FormParser(
+        request.headers, whole(), max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
     )
     try:
         form = await parser.parse()
