@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everwarm.platform.process import MAX_LINE_BYTES, Backoff, Exit, SupervisedProcess, lines
+from tests.support.waiting import until
 
 QUICK = Backoff(first_s=0.01, most_s=0.05)
 
@@ -27,12 +28,6 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @given(deaths=st.integers(1, 10_000))
