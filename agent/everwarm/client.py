@@ -22,7 +22,6 @@ from everwarm.audio_input import PCM_TYPE, AudioInput, EncodedFile, Pcm, form, r
 from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.dispatch import (
-    REQUEST_ID_HEADER,
     BytesBody,
     Call,
     DirectDispatcher,
@@ -35,6 +34,7 @@ from everwarm.settings import AgentSettings
 from everwarm.sources import pod_source
 from everwarm_core import telemetry
 from everwarm_core.errors import InvalidParameter, PodFailed
+from everwarm_core.http.headers import REQUEST_ID_HEADER
 from everwarm_core.openai_errors import error_from_response
 from everwarm_core.requests import Task, TranscriptionRequest, parse_transcribe_query, transcribe_query
 from everwarm_core.telemetry import Attribute, SpanName

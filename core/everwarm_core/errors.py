@@ -115,9 +115,7 @@ class Unauthorized(InvalidRequest):
     """The `Authorization: Bearer` token is missing or wrong."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "missing or wrong bearer token; send `Authorization: Bearer <token>`"
-        )
+        super().__init__("missing or wrong bearer token; send `Authorization: Bearer <token>`")
 
 
 class ModelNotFound(InvalidRequest):
@@ -127,9 +125,7 @@ class ModelNotFound(InvalidRequest):
 
     def __init__(self, model: str, *, known: tuple[str, ...] = ()) -> None:
         served = ", ".join(known) if known else "none"
-        super().__init__(
-            f"model {model!r} does not exist here; served models: {served}"
-        )
+        super().__init__(f"model {model!r} does not exist here; served models: {served}")
         self.model, self.known = model, known
 
 
@@ -159,9 +155,7 @@ class PodFull(CapacityError):
     """The pod's *slots* are busy and its *queue* places are taken."""
 
     def __init__(self, *, slots: int, queue: int, retry_after_s: float = 1.0) -> None:
-        super().__init__(
-            f"all {slots} slots are busy and {queue} requests are waiting already"
-        )
+        super().__init__(f"all {slots} slots are busy and {queue} requests are waiting already")
         self.slots, self.queue, self.retry_after_s = slots, queue, retry_after_s
 
 
@@ -186,9 +180,7 @@ class ModelNotWarm(CapacityError):
     param = "model"
 
     def __init__(self, model: str, *, retry_after_s: float = 1.0) -> None:
-        super().__init__(
-            f"no pod holds model {model!r} warm yet; try again in {retry_after_s:.0f} s"
-        )
+        super().__init__(f"no pod holds model {model!r} warm yet; try again in {retry_after_s:.0f} s")
         self.model, self.retry_after_s = model, retry_after_s
 
 
@@ -196,9 +188,7 @@ class DeadlineExceeded(CapacityError):
     """The caller's deadline of *deadline_s* seconds ran out while *waiting_for* was awaited."""
 
     def __init__(self, *, deadline_s: float, waiting_for: str) -> None:
-        super().__init__(
-            f"the deadline of {deadline_s:.1f} s ran out while waiting for {waiting_for}"
-        )
+        super().__init__(f"the deadline of {deadline_s:.1f} s ran out while waiting for {waiting_for}")
         self.deadline_s, self.waiting_for = deadline_s, waiting_for
 
 
@@ -225,9 +215,7 @@ class RegistryUnavailable(EverwarmError):
     retry_after_s: float | None = 1.0
 
     def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the registry cannot be reached: {reason}; check the Redis URL and that Redis runs"
-        )
+        super().__init__(f"the registry cannot be reached: {reason}; check the Redis URL and that Redis runs")
         self.reason = reason
 
 
@@ -279,9 +267,7 @@ class HttpError:
 HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     InvalidAudio: HttpError(400, "invalid_request_error", "invalid_audio"),
     InvalidParameter: HttpError(400, "invalid_request_error", "invalid_parameter"),
-    UnsupportedLanguage: HttpError(
-        400, "invalid_request_error", "unsupported_language"
-    ),
+    UnsupportedLanguage: HttpError(400, "invalid_request_error", "unsupported_language"),
     Unauthorized: HttpError(401, "authentication_error", "invalid_api_key"),
     ModelNotFound: HttpError(404, "invalid_request_error", "model_not_found"),
     RouteNotFound: HttpError(404, "invalid_request_error", "route_not_found"),

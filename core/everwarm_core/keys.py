@@ -39,9 +39,7 @@ def default_languages(model: str) -> tuple[str, ...]:
     return ("en",) if is_english_only(model) else (AUTO,)
 
 
-def requested_language(
-    language: str | None, *, model: str, languages: tuple[str, ...]
-) -> str:
+def requested_language(language: str | None, *, model: str, languages: tuple[str, ...]) -> str:
     """The language a request means, given the *languages* of the spec that serves *model*.
 
     language: a parsed Whisper code, `auto`, or None when the request names none: then the only language of the

@@ -30,8 +30,8 @@ from everwarm_core.errors import (
     UploadTooSlow,
     http_error,
 )
+from everwarm_core.http.headers import POD_HEADER
 
-POD_HEADER: Final = "x-everwarm-pod"
 MAX_MESSAGE_CHARS: Final = 2000  # what is kept of somebody else's error page
 MAX_RETRY_AFTER_S: Final = 3600.0  # a guess; a longer pause is no answer an utterance can wait for
 

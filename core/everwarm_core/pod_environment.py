@@ -21,9 +21,7 @@ CPUS: Final = "EVERWARM_CPUS"
 TOKEN_FILE: Final = "EVERWARM_TOKEN_FILE"
 
 
-def pod_environment(
-    resource: WhisperModel, *, weights_path: str | None = None
-) -> dict[str, str]:
+def pod_environment(resource: WhisperModel, *, weights_path: str | None = None) -> dict[str, str]:
     """Variables that make a process serve *resource*.
 
     weights_path: folder in the pod where the source's volume is mounted; None when the source is the hub or a

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 SCOPE: Final = "everwarm"
-EXPORT_TIMEOUT_S: Final = (
-    2.0  # with a dead collector the default made shutdown take 7.6 s, this 1.2 s
-)
+EXPORT_TIMEOUT_S: Final = 2.0  # with a dead collector the default made shutdown take 7.6 s, this 1.2 s
 SHUTDOWN_TIMEOUT_S: Final = 3.0
 
 
@@ -123,12 +121,8 @@ REQUEST_DURATION: Final = Metric(
     "From the first byte of a request to the last of its answer",
     _SECONDS,
 )
-QUEUE_DURATION: Final = Metric(
-    "everwarm.queue.duration", "s", "Wait for a slot", _QUEUE_SECONDS
-)
-DECODE_DURATION: Final = Metric(
-    "everwarm.decode.duration", "s", "Decode on a slot", _SECONDS
-)
+QUEUE_DURATION: Final = Metric("everwarm.queue.duration", "s", "Wait for a slot", _QUEUE_SECONDS)
+DECODE_DURATION: Final = Metric("everwarm.decode.duration", "s", "Decode on a slot", _SECONDS)
 REAL_TIME_FACTOR: Final = Metric(
     "everwarm.decode.real_time_factor",
     "1",
@@ -143,33 +137,21 @@ FINAL_DURATION: Final = Metric(
 )
 SLOT_USAGE: Final = Metric("everwarm.slot.usage", "{slot}", "Slots that decode now")
 SLOT_LIMIT: Final = Metric("everwarm.slot.limit", "{slot}", "Slots of the pod")
-QUEUE_USAGE: Final = Metric(
-    "everwarm.queue.usage", "{request}", "Requests that wait for a slot now"
-)
-LOAD_DURATION: Final = Metric(
-    "everwarm.load.duration", "s", "Load of the weights, once per process"
-)
+QUEUE_USAGE: Final = Metric("everwarm.queue.usage", "{request}", "Requests that wait for a slot now")
+LOAD_DURATION: Final = Metric("everwarm.load.duration", "s", "Load of the weights, once per process")
 WARM_DURATION: Final = Metric("everwarm.warm.duration", "s", "Warm-up after the load")
-LOADS: Final = Metric(
-    "everwarm.model.loads", "{load}", "Loads of the weights in this process"
-)
+LOADS: Final = Metric("everwarm.model.loads", "{load}", "Loads of the weights in this process")
 REFUSALS: Final = Metric(
     "everwarm.refusals",
     "{request}",
     "Requests refused before they were read, by reason",
 )
-RETRIES: Final = Metric(
-    "everwarm.route.retries", "{attempt}", "Attempts on another pod, by reason"
-)
+RETRIES: Final = Metric("everwarm.route.retries", "{attempt}", "Attempts on another pod, by reason")
 ROUTE_DURATION: Final = Metric(
     "everwarm.route.duration", "s", "Choice of a pod, hold included", _QUEUE_SECONDS
 )
-WARM_PODS: Final = Metric(
-    "everwarm.pods.warm", "{pod}", "Warm pods per model and language in the snapshot"
-)
-REGISTRY_AGE: Final = Metric(
-    "everwarm.registry.age", "s", "Age of the registry snapshot in use"
-)
+WARM_PODS: Final = Metric("everwarm.pods.warm", "{pod}", "Warm pods per model and language in the snapshot")
+REGISTRY_AGE: Final = Metric("everwarm.registry.age", "s", "Age of the registry snapshot in use")
 
 _HISTOGRAMS: Final = (
     REQUEST_DURATION,
@@ -188,21 +170,15 @@ def tracer() -> trace.Tracer:
 
 def histogram(metric: Metric) -> Histogram:
     """The histogram of *metric*; its buckets are set by `start`."""
-    return metrics.get_meter(SCOPE).create_histogram(
-        metric.name, metric.unit, metric.description
-    )
+    return metrics.get_meter(SCOPE).create_histogram(metric.name, metric.unit, metric.description)
 
 
 def counter(metric: Metric) -> Counter:
     """The counter of *metric*."""
-    return metrics.get_meter(SCOPE).create_counter(
-        metric.name, metric.unit, metric.description
-    )
+    return metrics.get_meter(SCOPE).create_counter(metric.name, metric.unit, metric.description)
 
 
-def gauge(
-    metric: Metric, observe: "Callable[[CallbackOptions], Iterable[Observation]]"
-) -> ObservableGauge:
+def gauge(metric: Metric, observe: "Callable[[CallbackOptions], Iterable[Observation]]") -> ObservableGauge:
     """A gauge of *metric* whose values *observe* returns whenever metrics are collected."""
     return metrics.get_meter(SCOPE).create_observable_gauge(
         metric.name,
@@ -231,9 +207,7 @@ class Telemetry:
 
         The exporters give up on a dead collector by themselves; the join bounds what they do not.
         """
-        flush = threading.Thread(
-            target=self._flush, name="telemetry-shutdown", daemon=True
-        )
+        flush = threading.Thread(target=self._flush, name="telemetry-shutdown", daemon=True)
         flush.start()
         flush.join(SHUTDOWN_TIMEOUT_S)
 
@@ -242,9 +216,7 @@ class Telemetry:
         self.meters.shutdown(timeout_millis=SHUTDOWN_TIMEOUT_S * 1000)
 
 
-def start(
-    service: str, *, version: str, attributes: Mapping[str, str] | None = None
-) -> Telemetry:
+def start(service: str, *, version: str, attributes: Mapping[str, str] | None = None) -> Telemetry:
     """Set up the global tracer and meter providers of a program; call once, first thing in `main`.
 
     service: `service.name` unless OTEL_SERVICE_NAME says otherwise; attributes: further resource attributes, which
@@ -259,9 +231,7 @@ def start(
     from opentelemetry.sdk.trace import TracerProvider
     from prometheus_client import CollectorRegistry
 
-    defaults = Resource(
-        {"service.name": service, "service.version": version, **(attributes or {})}
-    )
+    defaults = Resource({"service.name": service, "service.version": version, **(attributes or {})})
     resource = Resource.create().merge(defaults).merge(OTELResourceDetector().detect())
 
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -271,15 +241,11 @@ def start(
         )
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        tracers.add_span_processor(
-            BatchSpanProcessor(OTLPSpanExporter(timeout=_export_timeout_s()))
-        )
+        tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_export_timeout_s())))
 
     registry = CollectorRegistry()
     readers: list[MetricReader] = [
-        PrometheusMetricReader(
-            disable_target_info=True, scope_info_enabled=False, registry=registry
-        )
+        PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=registry)
     ]
     if _exports("METRICS"):
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
@@ -287,11 +253,7 @@ def start(
         )
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-        readers.append(
-            PeriodicExportingMetricReader(
-                OTLPMetricExporter(timeout=_export_timeout_s())
-            )
-        )
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(timeout=_export_timeout_s())))
     views = [
         View(
             instrument_name=m.name,
@@ -299,9 +261,7 @@ def start(
         )
         for m in _HISTOGRAMS
     ]
-    meters = MeterProvider(
-        metric_readers=readers, resource=resource, views=views, shutdown_on_exit=False
-    )
+    meters = MeterProvider(metric_readers=readers, resource=resource, views=views, shutdown_on_exit=False)
 
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(meters)
@@ -321,9 +281,7 @@ def server_span(method: str, route: str, headers: Mapping[str, str]) -> Iterator
 
 
 @contextmanager
-def client_span(
-    method: str, url: str, headers: MutableMapping[str, str]
-) -> Iterator[Span]:
+def client_span(method: str, url: str, headers: MutableMapping[str, str]) -> Iterator[Span]:
     """A client span for one attempt on *url* (no query, it may hold names only); puts `traceparent` into *headers*."""
     with tracer().start_as_current_span(
         method,

@@ -141,6 +141,9 @@ def _listening(settings: GatewaySettings) -> Iterator[socket.socket]:
         listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
         )
+        # Connections inherit it. asyncio would set it, but not on sockets whose protocol number is left open, as here,
+        # and the second write of an answer would then wait 40 ms for the client's delayed acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise PlatformError(
             f"the gateway cannot listen on {host}:{port}: {error.strerror or error}; choose another port"

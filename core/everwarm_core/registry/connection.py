@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
@@ -46,6 +46,11 @@ def connect(url: str) -> Redis:
         retry=Retry(NoBackoff(), 0),
     )
     return client
+
+
+def pipeline(redis: Redis, *, is_atomic: bool = False) -> Any:
+    """A pipeline of *redis*; untyped, for redis-py types its commands as if they were to be awaited."""
+    return redis.pipeline(transaction=is_atomic)
 
 
 @asynccontextmanager

@@ -20,10 +20,16 @@ from random import random
 from typing import Any, Final, Self
 
 import structlog
-from redis.asyncio import Redis
 
 from everwarm_core.errors import RegistryUnavailable
-from everwarm_core.registry.connection import BLOCK_S, EXCHANGE_TIMEOUT_S, OutageLog, connect, reaching_redis
+from everwarm_core.registry.connection import (
+    BLOCK_S,
+    EXCHANGE_TIMEOUT_S,
+    OutageLog,
+    connect,
+    pipeline,
+    reaching_redis,
+)
 from everwarm_core.registry.names import KeyNames
 from everwarm_core.registry.records import VOLATILE_FIELDS, Snapshot, parse_list
 from everwarm_core.registry.view import (
@@ -158,7 +164,7 @@ class RegistryReader:
         self._wanted[name] = now
         key = self._keys.wanted(name)
         with suppress(RegistryUnavailable):
-            async with reaching_redis(), _pipeline(self._redis, is_atomic=True) as pipe:
+            async with reaching_redis(), pipeline(self._redis, is_atomic=True) as pipe:
                 pipe.incr(key)
                 pipe.pexpire(key, round(WANTED_TTL_S * 1000))
                 await pipe.execute()
@@ -259,7 +265,7 @@ class RegistryReader:
         """One reading of the pods of *names*, or of all; *known*: hashes by pod id, of which only changes are read."""
         indexes = [self._keys.pods] if names is None else [self._keys.pods_of(name) for name in sorted(names)]
         asked_at = self._clock()
-        async with reaching_redis(), _pipeline(self._redis) as pipe:
+        async with reaching_redis(), pipeline(self._redis) as pipe:
             pipe.time()
             pipe.get(self._keys.epoch)
             for index in indexes:
@@ -287,12 +293,7 @@ class RegistryReader:
 
     async def _records(self, pod_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
         """Whole records, fetched in one exchange."""
-        async with reaching_redis(), _pipeline(self._redis) as pipe:
+        async with reaching_redis(), pipeline(self._redis) as pipe:
             for pod_id in pod_ids:
                 pipe.hgetall(self._keys.pod(pod_id))
             return dict(zip(pod_ids, await pipe.execute(), strict=True))
-
-
-def _pipeline(redis: Redis, *, is_atomic: bool = False) -> Any:
-    """A pipeline of *redis*; untyped, for redis-py types its commands as if they were to be awaited."""
-    return redis.pipeline(transaction=is_atomic)

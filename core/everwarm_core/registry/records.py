@@ -16,7 +16,7 @@ SCHEMA: Final = 1  # of the pod hash; a reader ignores records whose schema it d
 ENTRY_TTL_S: Final = 5.0  # five missed heartbeats
 HEARTBEAT_S: Final = 1.0
 MAX_COUNT: Final = 1 << 20  # of slots, places and requests; whoever writes more is no pod
-VOLATILE_FIELDS: Final = ("boot", "schema", "state", "languages", "inflight", "load_s", "warm_s")
+VOLATILE_FIELDS: Final = ("boot", "schema", "state", "names", "languages", "inflight", "load_s", "warm_s")
 """Fields of the hash that tell whether it is still of the same process, and all that may change within one."""
 
 

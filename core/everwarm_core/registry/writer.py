@@ -11,7 +11,7 @@ Called by the pod's heartbeat task and its drain, nobody else.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final, NoReturn, Protocol
@@ -20,7 +20,7 @@ import structlog
 from redis.asyncio import Redis
 
 from everwarm_core.errors import RegistryUnavailable
-from everwarm_core.registry.connection import OutageLog, reaching_redis
+from everwarm_core.registry.connection import OutageLog, pipeline, reaching_redis
 from everwarm_core.registry.names import KeyNames
 from everwarm_core.registry.records import ENTRY_TTL_S, HEARTBEAT_S, PodRecord, PodState, parse_list
 
@@ -70,16 +70,25 @@ class RegistryWriter:
     async def heartbeat(self, record: PodRecord) -> Beat:
         """Write *record* and renew its lease, in one call.
 
-        A second call follows when the entry held names or languages that *record* no longer has: a restarted
-        process under the id of its predecessor. Raises RegistryUnavailable.
+        When the entry held names or languages that *record* no longer has (a restarted process under the id of its
+        predecessor), a second call takes the pod out of those sets. Raises RegistryUnavailable.
         """
+        names = self._keys
+        members = [names.pods_of(name) for name in record.names]
+        warm = _warm_keys(names, record.names, record.languages)
+        is_warm = record.state is PodState.WARM
+        members += warm if is_warm else []
+        others = [] if is_warm else warm
+        fields = [text for item in record.to_hash().items() for text in item]
         async with reaching_redis():
-            beat, before = await self._send(record, ())
-            left = before - _warm_keys(self._keys, record.names, record.languages)
-            left -= {self._keys.pods_of(name) for name in record.names}
-            if left:
-                await self._send(record, left)
-        return beat
+            now_ms, epoch, announced, old_names, old_languages = await self._beat(
+                keys=[names.pods, names.pod(record.id), names.epoch, names.changes, *members, *others],
+                args=[record.id, self._ttl_ms, secrets.token_hex(8), CHANGES_LENGTH, len(members), *fields],
+            )
+            served = parse_list(old_names)
+            before = {*map(names.pods_of, served), *_warm_keys(names, served, parse_list(old_languages))}
+            await self._take_out(record.id, before.difference(members, others))
+        return Beat(int(now_ms), str(epoch), bool(announced))
 
     async def deregister(self, record: PodRecord) -> bool:
         """Remove all that *record*'s process wrote; False when it is gone already, or a newer process has the id.
@@ -88,31 +97,20 @@ class RegistryWriter:
         """
         names = self._keys
         sets = [names.pods, *map(names.pods_of, record.names)]
-        sets += sorted(_warm_keys(names, record.names, record.languages))
+        sets += _warm_keys(names, record.names, record.languages)
         keys = [names.pod(record.id), names.changes, *sets]
         fields = record.to_hash()
         args = (record.id, record.boot, CHANGES_LENGTH, fields["model"], fields["names"], fields["languages"])
         async with reaching_redis():
             return bool(await self._leave(keys=keys, args=args))
 
-    async def _send(self, record: PodRecord, left: Iterable[str]) -> tuple[Beat, set[str]]:
-        """One call; *left*: keys the pod must not be in. Returns the keys its entry implied before, too."""
-        names = self._keys
-        members = [names.pods_of(name) for name in record.names]
-        others = set(left)
-        warm = _warm_keys(names, record.names, record.languages)
-        if record.state is PodState.WARM:
-            members += sorted(warm)
-        else:
-            others |= warm
-        fields = [text for item in record.to_hash().items() for text in item]
-        now_ms, epoch, announced, old_names, old_languages = await self._beat(
-            keys=[names.pods, names.pod(record.id), names.epoch, names.changes, *members, *sorted(others)],
-            args=[record.id, self._ttl_ms, secrets.token_hex(8), CHANGES_LENGTH, len(members), *fields],
-        )
-        served = parse_list(old_names)
-        before = _warm_keys(names, served, parse_list(old_languages)) | set(map(names.pods_of, served))
-        return Beat(int(now_ms), str(epoch), bool(announced)), before
+    async def _take_out(self, pod_id: str, keys: Collection[str]) -> None:
+        if not keys:
+            return
+        async with pipeline(self._redis, is_atomic=True) as pipe:
+            for key in keys:
+                pipe.zrem(key, pod_id)
+            await pipe.execute()
 
 
 async def run_heartbeats(
@@ -153,9 +151,8 @@ async def _wait_until(due: float, changed: Signal) -> None:
         return
 
 
-def _warm_keys(keys: KeyNames, names: Iterable[str], languages: Iterable[str]) -> set[str]:
-    languages = tuple(languages)
-    return {keys.warm(name, language) for name in names for language in languages}
+def _warm_keys(keys: KeyNames, names: Sequence[str], languages: Sequence[str]) -> list[str]:
+    return [keys.warm(name, language) for name in names for language in languages]
 
 
 def _script(name: str) -> str:
