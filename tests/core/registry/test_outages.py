@@ -12,7 +12,7 @@ from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.registry.records import HEARTBEAT_S
 from everwarm_core.registry.view import GRACE_S
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
-from tests.fixtures.records import ids, pod_record, running, seen, until
+from tests.fixtures.records import WAIT_S, ids, pod_record, running, seen, until
 from tests.fixtures.valkey import OwnedValkey
 
 
@@ -64,6 +64,16 @@ async def test_reader_keeps_its_snapshot_frozen_for_as_long_as_redis_is_gone(
     assert ids(frozen) == ids(before)
     assert all(frozen.is_held(lease, now=clock.now) for lease in frozen.leases)
     assert reader.age_s >= 3600
+
+
+async def test_reader_notices_a_broken_connection_without_waiting_for_the_next_refresh(
+    own_valkey: OwnedValkey, redis: Redis, reader: RegistryReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everwarm_core.registry.reader.refresh_pause_s", lambda _: 3600.0)
+    async with running(reader.run()):
+        await until_listening(redis)
+        own_valkey.kill()
+        await seen(reader, lambda s: s.frozen)
 
 
 async def test_reader_notices_a_redis_that_hangs_and_recovers_with_it(
@@ -183,3 +193,10 @@ async def test_stream_brings_news_again_when_it_started_over(
         await writer.heartbeat(pod_record())
         await seen(reader, lambda s: bool(s.leases))
         await until(lambda: (reader._cursor or "9")[0] < "9")
+
+
+async def until_listening(redis: Redis) -> None:
+    """Wait until some reader blocks on the stream; nothing announces that."""
+    async with asyncio.timeout(WAIT_S):
+        while not any(client["cmd"] == "xread" for client in await redis.client_list()):  # noqa: ASYNC110 - nothing does
+            await asyncio.sleep(0.01)

@@ -202,6 +202,16 @@ async def test_change_is_seen_without_waiting_for_the_next_refresh(
         await seen(reader, lambda s: not s.leases)
 
 
+async def test_reader_reads_once_more_when_it_begins_to_listen_to_the_stream(
+    reader: RegistryReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changed between its first read and that moment is in neither."""
+    monkeypatch.setattr("everwarm_core.registry.reader.refresh_pause_s", lambda _: 3600.0)
+    async with running(reader.run()):
+        first = await seen(reader, lambda _: True)
+        await seen(reader, lambda s: s is not first)
+
+
 async def test_refreshes_bring_what_the_stream_does_not(
     redis: Redis, writer: RegistryWriter, reader: RegistryReader
 ) -> None:

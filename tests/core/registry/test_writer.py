@@ -1,5 +1,6 @@
 """What a pod writes, as any other program sees it with plain Redis commands."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -294,6 +295,24 @@ async def test_heartbeat_gives_up_in_time_when_redis_hangs(own_valkey: OwnedValk
     own_valkey.resume()
     assert (await writer.heartbeat(pod_record())).epoch
     await client.aclose()
+
+
+async def test_heartbeat_is_tried_once_when_the_connection_breaks() -> None:
+    """The next heartbeat is the retry; retries inside one would make beats overlap."""
+    attempts = 0
+
+    async def hang_up(_: asyncio.StreamReader, peer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        peer.close()
+        await peer.wait_closed()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1") as server:
+        client = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(RegistryUnavailable):
+            await RegistryWriter(client, "local").heartbeat(pod_record())
+        await client.aclose()
+    assert attempts == 1
 
 
 async def test_heartbeat_says_what_redis_said_when_it_refuses(redis: Redis, writer: RegistryWriter) -> None:
