@@ -75,7 +75,7 @@ class UnsupportedLanguage(InvalidRequest):
         reason = (
             f"model {model!r} knows English only"
             if model
-            else "not a language Whisper knows; use an ISO 639-1 code such as 'en'"
+            else "not a language this Whisper model knows; use an ISO 639-1 code such as 'en'"
         )
         super().__init__(f"language {language!r}: {reason}")
         self.language, self.model = language, model

@@ -150,7 +150,13 @@ class Engine:
         self.id, self.model, self.slots, self.load_s = engine_id, model, slots, load_s
         self._whisper = whisper_model
         self.is_multilingual: bool = whisper_model.model.is_multilingual
-        self.languages: tuple[str, ...] = tuple(whisper_model.supported_languages)
+        # faster-whisper lists every language of the newest weights; one without a token of its own in these (Cantonese
+        # before large-v3) would be decoded into noise, with every fallback tried.
+        self.languages: tuple[str, ...] = tuple(
+            code
+            for code in whisper_model.supported_languages
+            if not self.is_multilingual or whisper_model.hf_tokenizer.token_to_id(f"<|{code}|>") is not None
+        )
         # A prompt may not contain Whisper's control tokens; in its vocabularies all of them follow the text tokens.
         self._first_control_token: int = whisper_model.hf_tokenizer.token_to_id("<|endoftext|>")
 
