@@ -56,7 +56,13 @@ class Readiness(TypedDict):
 def create_app(door: Door, router: Router, *, metrics_page: MetricsPage | None = None) -> FastAPI:
     """The application over an open *router*; metrics_page: the Prometheus page, when a program has set metrics up."""
     app = FastAPI(
-        title="Everwarm gateway", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="Everwarm gateway",
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # FastAPI's own spans would double ours, and record query strings, which hold what callers put into `prompt`.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.add_middleware(Edge)
     _add_audio(app, door)
