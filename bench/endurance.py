@@ -16,6 +16,7 @@ import openai
 
 from bench.memory import pss_mib
 from bench.report import Figure, Promise, Report
+from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
 from tests.support.pods import PodProcess, running_pod
 from tests.support.speech import clips, recording
 
@@ -27,14 +28,14 @@ MODEL: Final = "base"
 
 def run() -> Report:
     """One pod of multilingual base with one slot."""
-    environment = {
-        "EVERWARM_MODEL": MODEL,
-        "EVERWARM_LANGUAGES": "en",
-        "EVERWARM_CPUS": "2",
-        "EVERWARM_QUEUE": "8",
-    }
+    resource = WhisperModel(
+        metadata=Metadata(name=MODEL), spec=WhisperModelSpec(model=MODEL, languages=("en",), queue=8)
+    )
     readings: dict[int, float] = {}
-    with tempfile.TemporaryDirectory() as folder, running_pod(environment, folder=Path(folder)) as pod:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_pod({"EVERWARM_CPUS": "2"}, folder=Path(folder), resource=resource) as pod,
+    ):
         client = openai.OpenAI(base_url=f"{pod.url}/v1", api_key="none", max_retries=0, timeout=300)
         kinds = _kinds(client, pod)
         started_mib = pss_mib(pod.process.pid)

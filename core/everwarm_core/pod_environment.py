@@ -29,6 +29,8 @@ def pod_environment(resource: WhisperModel, *, weights_path: str | None = None) 
     """
     spec = resource.spec
     environment = {
+        # glibc otherwise grows an arena per decoding thread: 430 MB instead of 310 after a hundred mixed requests.
+        "MALLOC_ARENA_MAX": "2",
         "EVERWARM_NAME": resource.name,
         "EVERWARM_MODEL": spec.model,
         "EVERWARM_LANGUAGES": ",".join(spec.languages),

@@ -5,7 +5,8 @@ decodes in parallel on one set of weights (`num_workers`), each called from a wo
 releases the GIL meanwhile. Settings are faster-whisper's own defaults, so a transcript is the same as from the plain
 library; audio up to 30 s is one window, longer audio takes its long-form path, with silence cut out first. A
 generation that has begun cannot be interrupted, so a cancelled request ends at the next window. The first decode in
-a language is slower than later ones; proving the opposite is `prewarm`'s business.
+a language is slower than later ones; proving the opposite is `prewarm`'s business. Only the pod's start loads, and
+requests are refused until it has: two of them can never load twice.
 """
 
 import copy
@@ -14,7 +15,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from uuid import uuid4
@@ -251,30 +251,6 @@ class Engine:
             return None
         encoded = self._whisper.hf_tokenizer.encode(" " + prompt.strip(), add_special_tokens=False)
         return [token for token in encoded.ids if token < self._first_control_token]
-
-
-class EngineHolder:
-    """Loads at most once, whoever asks: concurrent askers wait for the same load and share its engine or error."""
-
-    def __init__(self, load: Callable[[], Engine]) -> None:
-        self._load = load
-        self._lock = threading.Lock()
-        self._result: Future[Engine] | None = None
-
-    def get(self) -> Engine:
-        """The engine, loaded by the first caller; blocks. A failed load fails for every asker, then and later."""
-        with self._lock:
-            is_first = self._result is None
-            if self._result is None:
-                self._result = Future()
-            result = self._result
-        if is_first:
-            try:
-                result.set_result(self._load())
-            except BaseException as error:
-                result.set_exception(error)
-                raise
-        return result.result()
 
 
 _vad_lock: Final = threading.Lock()

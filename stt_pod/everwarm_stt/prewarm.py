@@ -27,7 +27,7 @@ from everwarm_stt.engine import DecodeOptions, Engine
 
 SETTLED_FACTOR: Final = 1.3  # two decodes of the same speech on a shared machine differ by up to this
 NOISE_S: Final = 0.02  # differences below are jitter, which weighs on small models and GPUs
-MAX_ROUNDS: Final = 12  # a busy machine needed up to 5
+MAX_ROUNDS: Final = 12  # two cores with ten busy processes needed 3; the rest is margin
 SPEECH_LIMIT_S: Final = 30.0
 SAMPLING_TEMPERATURE: Final = 0.2  # the first fallback
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from everwarm_core.spec import ensure_names_are_unique, load_resources
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

@@ -3,7 +3,6 @@
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,7 +32,6 @@ from everwarm_stt.engine import (
     VAD_WINDOWS,
     DecodeOptions,
     Engine,
-    EngineHolder,
     PiecewiseSession,
     _finite,
 )
@@ -252,37 +250,6 @@ def test_slots_decode_at_once_with_equal_results(engine: Engine) -> None:
     with ThreadPoolExecutor(engine.slots) as pool:
         together = list(pool.map(lambda audio: engine.decode(audio, GREEDY), audios))
     assert together == alone
-
-
-def test_sixteen_askers_at_once_share_one_load() -> None:
-    before = Engine.loads
-    holder = EngineHolder(load)
-    start = threading.Barrier(16)
-
-    def ask(_: int) -> Engine:
-        start.wait()
-        return holder.get()
-
-    with ThreadPoolExecutor(16) as pool:
-        engines = set(pool.map(ask, range(16)))
-    assert Engine.loads - before == 1
-    assert len(engines) == 1
-
-
-def test_a_failed_load_fails_for_every_asker() -> None:
-    attempts = 0
-
-    def failing() -> Engine:
-        nonlocal attempts
-        attempts += 1
-        time.sleep(0.05)  # long enough for the others to ask meanwhile
-        raise WeightsUnavailable("tiny.en", "broken")
-
-    holder = EngineHolder(failing)
-    with ThreadPoolExecutor(4) as pool:
-        errors = [job.exception() for job in [pool.submit(holder.get) for _ in range(4)]]
-    assert all(isinstance(error, WeightsUnavailable) for error in errors)
-    assert attempts == 1
 
 
 def test_load_says_what_is_wrong_with_weights_that_are_no_model(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from everwarm_core.pod_environment import pod_environment
+from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
+
+TINY: Final = WhisperModel(metadata=Metadata(name="tiny.en"), spec=WhisperModelSpec(model="tiny.en"))
 READY_TIMEOUT_S: Final = 90.0  # tiny.en needs 2 s on an idle machine; tests share two cores
 
 
@@ -79,10 +83,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_pod(environment: Mapping[str, str], *, folder: Path) -> PodProcess:
-    """Start a pod on a free port with *environment* beside this process's own; does not wait.
+def start_pod(environment: Mapping[str, str], *, folder: Path, resource: WhisperModel = TINY) -> PodProcess:
+    """Start a pod of *resource* on a free port, *environment* beside this process's own; does not wait.
 
-    EVERWARM_MODEL defaults to tiny.en, EVERWARM_CPUS to 1; the log goes to a file in *folder*.
+    EVERWARM_CPUS defaults to 1; the log goes to a file in *folder*.
     """
     port = free_port()
     log = Path(tempfile.mkstemp(prefix="pod-", suffix=".log", dir=folder)[1])
@@ -94,9 +98,8 @@ def start_pod(environment: Mapping[str, str], *, folder: Path) -> PodProcess:
             [sys.executable, "-m", "everwarm_stt"],
             env={
                 **inherited,
-                "EVERWARM_MODEL": "tiny.en",
+                **pod_environment(resource),
                 "EVERWARM_CPUS": "1",
-                "EVERWARM_COMPUTE_TYPE": "int8",
                 **environment,
                 "EVERWARM_PORT": str(port),
             },
@@ -108,9 +111,11 @@ def start_pod(environment: Mapping[str, str], *, folder: Path) -> PodProcess:
 
 
 @contextmanager
-def running_pod(environment: Mapping[str, str], *, folder: Path) -> Iterator[PodProcess]:
+def running_pod(
+    environment: Mapping[str, str], *, folder: Path, resource: WhisperModel = TINY
+) -> Iterator[PodProcess]:
     """A warm pod inside `with`; ended whatever happens."""
-    pod = start_pod(environment, folder=folder)
+    pod = start_pod(environment, folder=folder, resource=resource)
     try:
         pod.wait_until_ready()
         yield pod
