@@ -32,7 +32,7 @@ def test_demo_ends_with_0_and_every_claim_held(tmp_path: Path) -> None:
     assert demo.returncode == 0, err
     (model,) = json.loads(out)["models"]
     assert [way["loads"] for way in model["ways"]] == [
-        {"workers": 12, "pods": 0},
+        {"workers": 14, "pods": 0},
         {"workers": 4, "pods": 0},
         {"workers": 0, "pods": 2},
     ]

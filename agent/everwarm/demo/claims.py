@@ -1,8 +1,8 @@
 """What the demo claims, each as a sentence with its evidence, checked against the measurements; pure.
 
-Claims about time compare medians of a few requests on the same speech, and a machine that others use gives 10-20 %
-of noise to such a median: the tolerances below allow for it, and are far from what a load would add, which the
-`before` way of the same run shows. Everything else is counted, so it has no tolerance.
+Claims about time compare each first request with others of the same clip right before and after it, by medians; a
+machine that others use gives 10-30 % of noise to that, which the tolerances below allow for. What a load would add,
+the `cached` way of the same run shows. Everything else is counted, so it has no tolerance.
 """
 
 import math
@@ -11,8 +11,8 @@ from typing import Final
 
 from everwarm.demo.results import WayResult
 
-FIRST_TOLERANCE: Final = 1.35  # median of the workers' first requests over later ones with the same speech
-READY_TOLERANCE: Final = 1.5  # the same of each pod's first request after ready: two requests, so noisier
+FIRST_TOLERANCE: Final = 1.35  # the workers' first requests: the median of four
+READY_TOLERANCE: Final = 1.5  # each pod's first request after ready: the median of two, so noisier
 WORD_ERROR_LIMIT: Final = 0.10  # synthetic speech, clearly spoken
 
 

@@ -24,11 +24,12 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance of the play: *worker* (from 0) gets *clip* in *round* (from 0; round 0 is its first request)."""
+    """One utterance of the play: in *round* (from 0) *worker* (from 0) gets *clip*; is_first: its first ever."""
 
     round: int
     worker: int
     clip: Clip
+    is_first: bool
 
 
 def load_clips(folder: Path = FOLDER) -> tuple[Clip, ...]:
@@ -38,18 +39,22 @@ def load_clips(folder: Path = FOLDER) -> tuple[Clip, ...]:
     return tuple(sorted(clips, key=lambda clip: clip.seconds))
 
 
-def schedule(clips: tuple[Clip, ...], *, workers: int, rounds: int) -> tuple[Turn, ...]:
-    """Who plays what, in order: each round every worker has one turn, one clip further than in the round before.
+def schedule(clips: tuple[Clip, ...], *, workers: int, full_rounds: int) -> tuple[Turn, ...]:
+    """Who plays what, in order.
 
-    With as many rounds as clips every worker plays every clip, so first and later requests are compared on the same
-    speech. At least two rounds, and as many clips as workers, or some clip would be heard in the first round alone.
+    A machine is not equally fast for minutes on end, so each first request stands among later ones of the same clip:
+    a round is one clip, and every round brings one new worker between workers that are not new, until all are there;
+    then come *full_rounds* rounds of all. The first round is its only worker's, four times over: the pods' own first
+    requests are in it too, and must leave something to compare with.
     """
-    if rounds < 2 or len(clips) < workers:
-        raise ValueError(
-            f"{rounds} rounds of {len(clips)} clips for {workers} workers leave nothing to compare"
-        )
-    return tuple(
-        Turn(number, worker, clips[(worker + number) % len(clips)])
-        for number in range(rounds)
-        for worker in range(workers)
-    )
+    rounds = [[0, 0, 0, 0]]
+    for new in range(1, workers):
+        known = [*range(new)] if new > 1 else [0, 0]
+        rounds.append([known[0], new, *known[1:]])
+    rounds += [[*range(workers)]] * full_rounds
+    turns: list[Turn] = []
+    for number, players in enumerate(rounds):
+        for worker in players:
+            is_first = all(turn.worker != worker for turn in turns)
+            turns.append(Turn(number, worker, clips[number % len(clips)], is_first))
+    return tuple(turns)

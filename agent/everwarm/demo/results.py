@@ -64,25 +64,31 @@ class WayResult:
     @property
     def first_s(self) -> float:
         """Median of the workers' first requests."""
-        return statistics.median(p.answer.seconds for p in self.played if p.turn.round == 0)
+        return statistics.median(p.answer.seconds for p in self.played if p.turn.is_first)
 
     @property
     def later_s(self) -> float:
         """Median of all other requests."""
-        return statistics.median(p.answer.seconds for p in self.played if p.turn.round > 0)
+        return statistics.median(p.answer.seconds for p in self.played if not p.turn.is_first)
 
     @property
     def first_over_later(self) -> float:
-        """How many times longer a worker's first request takes than later ones with the same speech; the median."""
-        return self._over_later(p for p in self.played if p.turn.round == 0)
+        """How many times longer a worker's first request takes than later ones of its round: of the same clip, within
+        the same seconds. The median of all workers.
+        """
+        return self._over_later(p for p in self.played if p.turn.is_first)
 
     @property
     def pods_first_over_later(self) -> float:
-        """The same of the first request that each pod got after it was ready; the median. Pods must be known."""
+        """The same of the first request that each pod got after it was ready; the median of all pods."""
+        return self._over_later(self._firsts_of_pods)
+
+    @property
+    def _firsts_of_pods(self) -> tuple[Played, ...]:
         firsts: dict[str, Played] = {}
         for played in self.played:
             firsts.setdefault(played.answer.served_by, played)
-        return self._over_later(firsts.values())
+        return tuple(firsts.values())
 
     @property
     def cpu_per_utterance_s(self) -> float:
@@ -142,11 +148,12 @@ class WayResult:
         }
 
     def _over_later(self, firsts: Iterable[Played]) -> float:
-        later: dict[str, list[float]] = {}
+        pods_firsts = self._firsts_of_pods
+        later: dict[int, list[float]] = {}
         for played in self.played:
-            if played.turn.round > 0:
-                later.setdefault(played.turn.clip.name, []).append(played.answer.seconds)
+            if not played.turn.is_first and played not in pods_firsts:
+                later.setdefault(played.turn.round, []).append(played.answer.seconds)
         return statistics.median(
-            first.answer.seconds / statistics.median(later.get(first.turn.clip.name, [self.later_s]))
+            first.answer.seconds / statistics.median(later.get(first.turn.round, [self.later_s]))
             for first in firsts
         )

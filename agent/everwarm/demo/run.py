@@ -39,16 +39,15 @@ BASE: Final = "base"
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One model and how much of the play it gets: *clips* of the clips (the shortest), in *rounds* rounds."""
+    """One model, and how many rounds of all workers follow after each has had its first request."""
 
     model: str
-    clips: int
-    rounds: int
+    full_rounds: int
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """Its utterances, in order."""
-        return schedule(load_clips()[: self.clips], workers=WORKERS, rounds=self.rounds)
+        return schedule(load_clips(), workers=WORKERS, full_rounds=self.full_rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,10 @@ def scenes(*, is_quick: bool, has_base: bool) -> tuple[Scene, ...]:
     """What is played: tiny.en, and base, which takes longer to load, where its weights are at hand and time is not
     short.
     """
-    tiny = Scene(TINY, clips=4, rounds=3) if is_quick else Scene(TINY, clips=6, rounds=4)
+    tiny = Scene(TINY, full_rounds=0 if is_quick else 1)
     if is_quick or not has_base:
         return (tiny,)
-    return (tiny, Scene(BASE, clips=4, rounds=3))
+    return (tiny, Scene(BASE, full_rounds=0))
 
 
 async def run_scene(scene: Scene, *, on_step: Callable[[Step], None]) -> SceneResult:
@@ -139,13 +138,13 @@ async def _measured_play(
     pod_log: Sequence[LogLine] = (),
 ) -> WayResult:
     turns, done = scene.turns, 0
-    first_round_ended = 0.0
+    all_had_one = 0.0
 
     def on_played(played: Played) -> None:
-        nonlocal done, first_round_ended
+        nonlocal done, all_had_one
         done += 1
-        if played.turn.round == 0:
-            first_round_ended = time.monotonic()
+        if played.turn.is_first:
+            all_had_one = time.monotonic()
         on_step(Step(scene.model, way, done, len(turns)))
 
     on_step(Step(scene.model, way, done, len(turns)))
@@ -163,8 +162,8 @@ async def _measured_play(
         pod_loads=_loads(pod_log),
         pods=tuple(names.values()),
         memory_peak=peak_bytes(samples),
-        memory_steady=steady_bytes(samples, since=first_round_ended),
-        memory_workers=steady_bytes(samples, since=first_round_ended, pids=worker_pids),
+        memory_steady=steady_bytes(samples, since=all_had_one),
+        memory_workers=steady_bytes(samples, since=all_had_one, pids=worker_pids),
         cpu_s=ended.cpu_s - began.cpu_s,
         cpu_peak_percent=peak_cpu_percent(samples, since=began.at),
         mapped=_mapped_libraries(worker_pids),
