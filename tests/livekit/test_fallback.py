@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 import pytest
-from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
+from livekit.agents import APIConnectOptions, APIStatusError
 
 from everwarm.livekit import STT
 from tests.support.frames import frames
@@ -42,6 +42,7 @@ async def test_a_pod_that_is_there_is_used_and_no_local_one_is_started(
     assert not _was_started(tmp_path)
 
 
+@pytest.mark.slow
 async def test_without_any_pod_a_local_one_answers_until_pods_are_back(
     pod: PodProcess, tmp_path: Path
 ) -> None:
@@ -65,15 +66,6 @@ async def test_a_request_that_a_pod_refuses_is_no_reason_for_a_local_one(
         with pytest.raises(APIStatusError):
             await stt.recognize(frames(clips()[0].samples()), language="fr", conn_options=PATIENT)
     assert not _was_started(tmp_path)
-
-
-async def test_a_local_pod_that_cannot_start_is_told_with_its_reason(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("EVERWARM_WEIGHTS_PATH", str(tmp_path / "nowhere"))
-    async with STT(model="tiny.en", fallback="local") as stt:
-        with pytest.raises(APIConnectionError, match="nowhere"):
-            await stt.recognize(frames(clips()[0].samples()), conn_options=PATIENT)
 
 
 def _was_started(runtime: Path) -> bool:

@@ -24,7 +24,7 @@ from everwarm.local_pod.guardian import is_ready
 from tests.support.local_pods import end_guardians, guardians, local_pods
 from tests.support.speech import clips, words
 
-pytestmark = pytest.mark.weights
+pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 START_S = 60.0  # a few seconds on an idle machine
 IDLE_S = 1.0
@@ -50,6 +50,14 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     _use(tmp_path, monkeypatch)
     yield tmp_path
     end_guardians(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A runtime folder whose local pod is left to the next test: each begins by joining what is there."""
+    runtime = tmp_path_factory.mktemp("shared")
+    yield runtime
+    end_guardians(runtime)
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,12 @@ def test_the_pod_is_gone_soon_after_all_its_users_were_killed(race: Race) -> Non
     assert IDLE_S / 2 < race.gone_after_s < START_S
 
 
-async def test_a_killed_pod_is_replaced_under_the_same_guardian(runtime: Path) -> None:
-    local = LocalPod("tiny.en", "en", idle_s=IDLE_S)
+async def test_a_killed_pod_is_replaced_under_the_same_guardian(
+    shared_runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = shared_runtime
+    _use(runtime, monkeypatch)
+    local = LocalPod("tiny.en", "en", idle_s=START_S)
     first = await _url(local)
     (guardian,) = guardians(runtime)
     (pod,) = local_pods(runtime)
@@ -111,8 +123,12 @@ async def test_a_killed_pod_is_replaced_under_the_same_guardian(runtime: Path) -
     local.leave()
 
 
-async def test_a_killed_guardian_is_replaced_and_leaves_one_pod(runtime: Path) -> None:
-    local = LocalPod("tiny.en", "en", idle_s=IDLE_S)
+async def test_a_killed_guardian_is_replaced_and_leaves_one_pod(
+    shared_runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = shared_runtime
+    _use(runtime, monkeypatch)
+    local = LocalPod("tiny.en", "en", idle_s=START_S)
     first = await _url(local)
     (guardian,) = guardians(runtime)
     os.kill(guardian.pid, signal.SIGKILL)
