@@ -313,7 +313,7 @@ def _pieces(segments: "Iterable[whisper.Segment]", cancelled: Callable[[], bool]
     for segment in segments:
         yield Piece(
             Segment(
-                id=segment.id,
+                id=segment.id - 1,  # OpenAI counts from 0, faster-whisper from 1
                 seek=segment.seek,
                 start=float(segment.start),
                 end=float(segment.end),

@@ -81,7 +81,10 @@ def expected(plain: Any, audio: Pcm16k, **settings: Any) -> Transcript:
             "language": info.language,
             "duration": info.duration,
             "text": "".join(segment.text for segment in found).strip(),
-            "segments": [{**vars(segment), "tokens": tuple(segment.tokens)} for segment in found],
+            "segments": [
+                {**vars(segment), "id": number, "tokens": tuple(segment.tokens)}
+                for number, segment in enumerate(found)  # OpenAI counts from 0, the library from 1
+            ],
             "words": [vars(word) for segment in found for word in segment.words]
             if settings.get("word_timestamps")
             else None,
