@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import structlog
+from everwarm_core.logs import library_logger
 
 RESTART_AFTER_S: Final = 1.0
 
-log = structlog.get_logger(__name__)
+log = library_logger(__name__)
 
 
 class Background:

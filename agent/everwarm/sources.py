@@ -14,13 +14,13 @@ from random import Random
 from typing import Final, Protocol
 
 import aiohttp
-import structlog
 
 from everwarm.credentials import SecretFile
 from everwarm.deadline import Clock
 from everwarm.settings import AgentSettings
 from everwarm_core.errors import InvalidParameter, RegistryUnavailable
 from everwarm_core.http.headers import POD_HEADER
+from everwarm_core.logs import library_logger
 from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.registry.records import Lease, PodRecord, PodState, Snapshot
 
@@ -29,7 +29,7 @@ ASK_TIMEOUT_S: Final = 2.0
 MAX_ANSWER_BYTES: Final = 1 << 20  # of /v1/models
 UNKNOWN_QUEUE: Final = 4  # the spec's default; a static pod does not say
 
-log = structlog.get_logger(__name__)
+log = library_logger(__name__)
 
 
 class PodSource(Protocol):

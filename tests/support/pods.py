@@ -23,7 +23,7 @@ from everwarm_core.pod_environment import pod_environment
 from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
 
 TINY: Final = WhisperModel(metadata=Metadata(name="tiny.en"), spec=WhisperModelSpec(model="tiny.en"))
-READY_TIMEOUT_S: Final = 90.0  # tiny.en needs 2 s on an idle machine; tests share two cores
+READY_TIMEOUT_S: Final = 240.0  # tiny.en needs 3 s on an idle machine, base on a busy one a minute
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from everwarm_core.errors import RegistryUnavailable
+from everwarm_core.logs import library_logger
 
 CONNECT_TIMEOUT_S: Final = 1.0
 EXCHANGE_TIMEOUT_S: Final = 2.0  # usually under 1 ms; a read that hangs must end before leases of 5 s lapse
 BLOCK_S: Final = 4.0  # of XREAD; below the 5 s after which many proxies cut an idle connection
 
-log = structlog.get_logger(__name__)
+log = library_logger(__name__)
 
 
 def connect(url: str) -> Redis:

@@ -19,9 +19,8 @@ from contextlib import suppress
 from random import random
 from typing import Any, Final, Self
 
-import structlog
-
 from everwarm_core.errors import RegistryUnavailable
+from everwarm_core.logs import library_logger
 from everwarm_core.registry.connection import (
     BLOCK_S,
     EXCHANGE_TIMEOUT_S,
@@ -57,7 +56,7 @@ MAX_WANTED: Final = 100  # names noted at a time: they come from callers and bec
 
 Hashes = Mapping[str, Mapping[str, str]]
 
-log = structlog.get_logger(__name__)
+log = library_logger(__name__)
 
 
 class RegistryReader:

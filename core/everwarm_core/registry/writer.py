@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final, NoReturn, Protocol
 
-import structlog
 from redis.asyncio import Redis
 
 from everwarm_core.errors import RegistryUnavailable
+from everwarm_core.logs import library_logger
 from everwarm_core.registry.connection import OutageLog, pipeline, reaching_redis
 from everwarm_core.registry.names import KeyNames
 from everwarm_core.registry.records import ENTRY_TTL_S, HEARTBEAT_S, PodRecord, PodState, parse_list
@@ -28,7 +28,7 @@ CHANGES_LENGTH: Final = (
     1000  # a rollout of hundreds of pods; readers never need more than what is newer than they
 )
 
-log = structlog.get_logger(__name__)
+log = library_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 from everwarm_core.errors import RegistryUnavailable
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import HEARTBEAT_S, PodRecord, PodState
 from everwarm_core.registry.writer import Beat, RegistryWriter, run_heartbeats
+from tests.fixtures.logs import Told
 from tests.fixtures.records import WAIT_S, pod_record, running
 from tests.fixtures.valkey import OwnedValkey
 
@@ -97,28 +97,26 @@ async def test_pod_is_registered_again_within_two_heartbeats_when_redis_was_kill
 
 
 async def test_outage_is_told_once_when_it_begins_and_once_when_it_ends(
-    writer: WatchedWriter, own_valkey: OwnedValkey
+    writer: WatchedWriter, own_valkey: OwnedValkey, told: Told
 ) -> None:
-    with capture_logs() as events:
-        async with running(run_heartbeats(writer, pod_record, asyncio.Event(), interval_s=0.05)):
-            await writer.until(len)
-            own_valkey.kill()
-            await writer.until(lambda beats: sum(isinstance(b, RegistryUnavailable) for b in beats) >= 5)
-            own_valkey.start()
-            await writer.until(lambda beats: isinstance(beats[-1], Beat))
-    assert [event["event"] for event in events] == ["registry.lost", "registry.recovered", "registry.emptied"]
+    async with running(run_heartbeats(writer, pod_record, asyncio.Event(), interval_s=0.05)):
+        await writer.until(len)
+        own_valkey.kill()
+        await writer.until(lambda beats: sum(isinstance(b, RegistryUnavailable) for b in beats) >= 5)
+        own_valkey.start()
+        await writer.until(lambda beats: isinstance(beats[-1], Beat))
+    assert told() == ["registry.lost", "registry.recovered", "registry.emptied"]
 
 
 async def test_absence_from_the_start_is_told_as_awaited_and_reached(
-    writer: WatchedWriter, own_valkey: OwnedValkey
+    writer: WatchedWriter, own_valkey: OwnedValkey, told: Told
 ) -> None:
     own_valkey.kill()
-    with capture_logs() as events:
-        async with running(run_heartbeats(writer, pod_record, asyncio.Event(), interval_s=0.05)):
-            await writer.until(lambda beats: len(beats) >= 3)
-            own_valkey.start()
-            await writer.until(lambda beats: isinstance(beats[-1], Beat))
-    assert [event["event"] for event in events] == ["registry.awaited", "registry.reached"]
+    async with running(run_heartbeats(writer, pod_record, asyncio.Event(), interval_s=0.05)):
+        await writer.until(lambda beats: len(beats) >= 3)
+        own_valkey.start()
+        await writer.until(lambda beats: isinstance(beats[-1], Beat))
+    assert told() == ["registry.awaited", "registry.reached"]
 
 
 async def test_defect_in_the_record_is_not_mistaken_for_an_outage(writer: WatchedWriter) -> None:

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.registry.records import HEARTBEAT_S
 from everwarm_core.registry.view import GRACE_S
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
+from tests.fixtures.logs import Told
 from tests.fixtures.records import WAIT_S, ids, pod_record, running, seen, until
 from tests.fixtures.valkey import OwnedValkey
 
@@ -153,32 +153,30 @@ async def test_writer_and_reader_heal_within_two_heartbeats_when_redis_was_kille
 
 
 async def test_reader_waits_for_a_redis_that_is_not_there_yet(
-    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader, told: Told
 ) -> None:
     own_valkey.kill()
-    with capture_logs() as events:
-        async with running(reader.run()):
-            await until(lambda: bool(events))
-            assert reader.snapshot is None
-            assert not reader.connected
-            own_valkey.start()
-            await writer.heartbeat(pod_record())
-            await seen(reader, lambda s: bool(s.leases))
-    assert [event["event"] for event in events] == ["registry.awaited", "registry.reached"]
+    async with running(reader.run()):
+        await until(lambda: bool(told()))
+        assert reader.snapshot is None
+        assert not reader.connected
+        own_valkey.start()
+        await writer.heartbeat(pod_record())
+        await seen(reader, lambda s: bool(s.leases))
+    assert told() == ["registry.awaited", "registry.reached"]
 
 
 async def test_outage_is_told_once_when_it_begins_and_once_when_it_ends(
-    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader
+    own_valkey: OwnedValkey, writer: RegistryWriter, reader: RegistryReader, told: Told
 ) -> None:
     await writer.heartbeat(pod_record())
-    with capture_logs() as events:
-        async with running(reader.run()):
-            await seen(reader, lambda s: bool(s.leases))
-            own_valkey.kill()
-            await seen(reader, lambda s: s.frozen)
-            own_valkey.start()
-            await seen(reader, lambda s: not s.frozen)
-    assert [event["event"] for event in events] == ["registry.lost", "registry.recovered", "registry.emptied"]
+    async with running(reader.run()):
+        await seen(reader, lambda s: bool(s.leases))
+        own_valkey.kill()
+        await seen(reader, lambda s: s.frozen)
+        own_valkey.start()
+        await seen(reader, lambda s: not s.frozen)
+    assert told() == ["registry.lost", "registry.recovered", "registry.emptied"]
 
 
 async def test_stream_brings_news_again_when_it_started_over(
