@@ -30,13 +30,13 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from everwarm_core import telemetry
+from everwarm_core.cpus import available_cpus, threads_per_slot
 from everwarm_core.errors import EverwarmError, PlatformError, RegistryUnavailable, SpecError, WarmupFailed
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import PodState
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
 from everwarm_core.telemetry import Attribute, SpanName, Telemetry
 from everwarm_stt.admission import Admission, Capacity
-from everwarm_stt.cpus import available_cpus, threads_per_slot
 from everwarm_stt.engine import Engine
 from everwarm_stt.pod import Pod
 from everwarm_stt.prewarm import bundled_speech, prove_warm

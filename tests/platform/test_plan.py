@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everwarm.platform.cpus import quota
 from everwarm.platform.plan import default_resources, plan
 from everwarm_core.errors import SpecError
 from everwarm_core.spec import WhisperModel
@@ -56,10 +55,3 @@ def test_plan_refuses_what_only_kubernetes_has_and_names_the_field(
 def test_plan_refuses_two_resources_with_one_name() -> None:
     with pytest.raises(SpecError, match="claimed"):
         plan([resource("a"), resource("b", aliases=["a"])], cpus=2)
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None), ("1 0", None)]
-)
-def test_quota_is_what_the_cgroup_grants(text: str, cpus: float | None) -> None:
-    assert quota(text) == cpus

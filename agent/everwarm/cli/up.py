@@ -18,10 +18,10 @@ from rich.markup import escape
 from everwarm.cli.progress import LoadBars, PlainLines, Reporter
 from everwarm.cli.signals import until_signalled
 from everwarm.cli.terminal import notices, write_text
-from everwarm.platform.cpus import available_cpus
 from everwarm.platform.plan import PodPlan, default_resources, plan
 from everwarm.platform.platform import LocalPlatform, running_platform
 from everwarm.platform.state import RunningState, announced, state_folder
+from everwarm_core.cpus import available_cpus
 from everwarm_core.logs import configure_logging
 from everwarm_core.spec import WhisperModel, load_resources
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everwarm_stt.cpus import (
+from everwarm_core.cpus import (
     available_cpus,
     effective_cpus,
     own_cgroups,

@@ -1,4 +1,5 @@
-"""How many CPUs this process may really use, and how many threads each slot gets of them.
+"""How many CPUs this process may really use, and how many threads each slot gets of them: pods plan their threads by
+it, the local platform what each pod's share is.
 
 Inside a container `os.cpu_count()` is the whole machine: eight threads on a quota of two CPUs are throttled for most
 of each period, and the slowest thread decides how long a decode takes. So the cgroup's quota comes first (v2
