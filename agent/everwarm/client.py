@@ -18,7 +18,7 @@ from uuid import uuid4
 from opentelemetry.trace import SpanKind
 from pydantic import SecretStr, ValidationError
 
-from everwarm.audio_input import PCM_TYPE, AudioInput, EncodedFile, Pcm, form, read_audio
+from everwarm.audio_input import PCM_TYPE, AudioInput, EncodedFile, Pcm, form, is_quick, read_audio
 from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.dispatch import (
@@ -136,7 +136,7 @@ class Client:
             )
         request = _request(model, language, prompt, temperature, word_timestamps=word_timestamps, task=task)
         with telemetry.tracer().start_as_current_span(SpanName.TRANSCRIBE, kind=SpanKind.INTERNAL) as span:
-            source = await asyncio.to_thread(read_audio, audio)
+            source = read_audio(audio) if is_quick(audio) else await asyncio.to_thread(read_audio, audio)
             span.set_attribute(Attribute.MODEL, request.model)
             span.set_attribute(Attribute.LANGUAGE, request.language or "")
             span.set_attribute(Attribute.AUDIO_SECONDS, source.audio_s)
