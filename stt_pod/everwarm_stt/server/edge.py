@@ -31,6 +31,7 @@ from everwarm_core.telemetry import Attribute
 from everwarm_stt.pod import Pod
 from everwarm_stt.server.body import ClientLeft
 from everwarm_stt.server.instruments import Instruments
+from everwarm_stt.server.protocol import BEGAN
 from everwarm_stt.server.tokens import Tokens
 
 CLIENT_LEFT_STATUS: Final = 499  # nginx's code; nobody reads it but our own metrics
@@ -100,7 +101,10 @@ class Edge:
         route = _route(scope["path"])
         method = scope["method"] if scope["method"] in _METHODS else "(other)"
         request_id = sane_request_id(headers.get(REQUEST_ID_HEADER, ""))
-        account = Account(request_id, time.perf_counter(), is_rehearsal=is_rehearsal(scope))
+        began = (
+            scope.get("state", {}).get(BEGAN) or time.perf_counter()
+        )  # a rehearsal comes through no protocol
+        account = Account(request_id, began, is_rehearsal=is_rehearsal(scope))
         scope[_ACCOUNT] = account
         answer_headers = partial(self._answer_headers, account)
         connection = WatchedConnection(headers, receive, send, answer_headers=answer_headers)

@@ -1,13 +1,18 @@
-"""uvicorn's httptools protocol with two bounds it lacks: how large a request's head may be, and how long it may take.
+"""uvicorn's httptools protocol with two bounds it lacks, how large a request's head may be and how long it may take,
+and with a note of when each request began.
 
 Without them a stranger who never finishes a header line costs memory and a connection for as long as he likes. Bodies
 are bounded where they are read.
 """
 
 import asyncio
+import time
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+BEGAN: Final = "everwarm.began"
+"""Key in the scope's `state`: `time.perf_counter()` of the request's first byte."""
 
 HEAD_BYTES: Final = 65_536  # h11's default; a prompt in a query is the longest honest head
 HEAD_TIMEOUT_S: Final = 20.0  # a guess, generous to the slowest honest client
@@ -32,6 +37,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first bytes of a head, on a new connection or on one kept alive."""
         super().on_message_begin()
+        self.scope["state"][BEGAN] = time.perf_counter()
         self._head_bytes = 0
         self._await_head()
 
