@@ -1,8 +1,8 @@
 """1,000 mixed requests on one pod of the base model: one load, and memory that does not grow.
 
 Every kind of request the pod serves comes up in each cycle of `KINDS`: formats, raw samples, word times, streaming,
-translation, detected language, a recording, and input it refuses. Two callers at a time share one slot, so the queue
-is used too. Memory is compared between request 100, by when every kind has been seen, and request 1,000.
+translation, detected language, a recording, and input it refuses. Three callers share two slots, so the queue is used
+too. Memory is compared between request 100, by when every kind has been seen, and request 1,000.
 """
 
 import sys
@@ -27,9 +27,9 @@ MODEL: Final = "base"
 
 
 def run() -> Report:
-    """One pod of multilingual base with one slot."""
+    """One pod of multilingual base with two slots."""
     resource = WhisperModel(
-        metadata=Metadata(name=MODEL), spec=WhisperModelSpec(model=MODEL, languages=("en",), queue=8)
+        metadata=Metadata(name=MODEL), spec=WhisperModelSpec(model=MODEL, languages=("en",), slots=2)
     )
     readings: dict[int, float] = {}
     with (
@@ -39,7 +39,7 @@ def run() -> Report:
         client = openai.OpenAI(base_url=f"{pod.url}/v1", api_key="none", max_retries=0, timeout=300)
         kinds = _kinds(client, pod)
         started_mib = pss_mib(pod.process.pid)
-        with ThreadPoolExecutor(2) as callers:
+        with ThreadPoolExecutor(3) as callers:
             for done in range(READ_EVERY, REQUESTS + 1, READ_EVERY):
                 for _ in callers.map(kinds, range(done - READ_EVERY, done)):
                     pass

@@ -268,6 +268,11 @@ def start(service: str, *, version: str, attributes: Mapping[str, str] | None = 
     return Telemetry(tracers, meters, registry)
 
 
+def is_exporting() -> bool:
+    """Whether the environment asks for traces or metrics to be sent somewhere."""
+    return _exports("TRACES") or _exports("METRICS")
+
+
 @contextmanager
 def server_span(method: str, route: str, headers: Mapping[str, str]) -> Iterator[Span]:
     """A server span that continues the trace in *headers* (lower-case names); `answered` closes its account."""

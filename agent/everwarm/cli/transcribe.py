@@ -12,8 +12,10 @@ import aiohttp
 from everwarm import Client
 from everwarm.cli.endpoint import Endpoint, choose
 from everwarm.cli.terminal import notices, write_text
+from everwarm.gateway.app import VERSION
 from everwarm.platform.state import running_states, state_folder
 from everwarm.settings import AgentSettings
+from everwarm_core import telemetry
 from everwarm_core.errors import EverwarmError, InvalidParameter, PlatformError
 from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.transcript import Granularities, ResponseFormat, render
@@ -38,7 +40,12 @@ def run_transcribe(job: Job, *, url: str | None, redis_url: str | None) -> int:
     endpoint = choose(
         url=url, redis_url=redis_url, environ=os.environ, running=running_states(state_folder(os.environ))
     )
-    return asyncio.run(_transcribe(job, endpoint))
+    exported = telemetry.start("everwarm-cli", version=VERSION) if telemetry.is_exporting() else None
+    try:
+        return asyncio.run(_transcribe(job, endpoint))
+    finally:
+        if exported:
+            exported.shutdown()
 
 
 async def _transcribe(job: Job, endpoint: Endpoint) -> int:

@@ -18,12 +18,15 @@ from rich.markup import escape
 from everwarm.cli.progress import LoadBars, PlainLines, Reporter
 from everwarm.cli.signals import until_signalled
 from everwarm.cli.terminal import notices, write_text
+from everwarm.gateway.app import VERSION
 from everwarm.platform.plan import PodPlan, default_resources, plan
 from everwarm.platform.platform import LocalPlatform, running_platform
 from everwarm.platform.state import RunningState, announced, state_folder
+from everwarm_core import telemetry
 from everwarm_core.cpus import available_cpus
 from everwarm_core.logs import configure_logging
 from everwarm_core.spec import WhisperModel, load_resources
+from everwarm_core.telemetry import Telemetry
 
 _LOG_LEVELS: Final = ("ERROR", "INFO", "DEBUG")  # of this process, which runs the gateway, by -v
 
@@ -34,7 +37,11 @@ def run_up(
     """Run the platform until a signal. Raises EverwarmError when it cannot start."""
     plans = plan(_resources(files, replicas), cpus=available_cpus())
     configure_logging(level=_LOG_LEVELS[min(verbosity, 2)])
-    asyncio.run(_run(plans, port=port, redis_url=redis_url, verbosity=verbosity))
+    exported = telemetry.start("everwarm-gateway", version=VERSION)
+    try:
+        asyncio.run(_run(plans, exported, port=port, redis_url=redis_url, verbosity=verbosity))
+    finally:
+        exported.shutdown()
 
 
 def _resources(files: Sequence[Path], replicas: int | None) -> tuple[WhisperModel, ...]:
@@ -47,14 +54,21 @@ def _resources(files: Sequence[Path], replicas: int | None) -> tuple[WhisperMode
     )
 
 
-async def _run(plans: tuple[PodPlan, ...], *, port: int, redis_url: str | None, verbosity: int) -> None:
+async def _run(
+    plans: tuple[PodPlan, ...], exported: Telemetry, *, port: int, redis_url: str | None, verbosity: int
+) -> None:
     console = notices()
     report: Reporter = LoadBars(console, verbosity) if console.is_terminal else PlainLines(console, verbosity)
     namespace = os.environ.get("EVERWARM_NAMESPACE") or "local"
     async with (
         until_signalled() as signals,
         running_platform(
-            plans, port=port, redis_url=redis_url, namespace=namespace, on_event=report.on_event
+            plans,
+            port=port,
+            redis_url=redis_url,
+            namespace=namespace,
+            on_event=report.on_event,
+            metrics_page=exported.metrics_page,
         ) as platform,
     ):
         signals.on_first = lambda: _tell_drain(console)

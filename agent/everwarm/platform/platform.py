@@ -21,6 +21,7 @@ from typing import Final
 from uuid import uuid4
 
 from everwarm.gateway import run_gateway
+from everwarm.gateway.app import MetricsPage
 from everwarm.platform.events import (
     GatewayStarted,
     PlatformEvent,
@@ -85,16 +86,24 @@ async def running_platform(
     redis_url: str | None = None,
     namespace: str = "local",
     on_event: Callable[[PlatformEvent], None] = _ignore,
+    metrics_page: MetricsPage | None = None,
 ) -> AsyncIterator["LocalPlatform"]:
     """The platform that runs *plans*, started and not yet warm inside the block, drained when it is left.
 
     port: the gateway's, on loopback; 0 takes a free one. redis_url: a registry to use instead of an embedded one.
-    on_event is called from the event loop and must not block. Raises PlatformError when a part cannot start,
+    on_event is called from the event loop and must not block. metrics_page: what the gateway shows at /metrics. Raises PlatformError when a part cannot start,
     RegistryUnavailable when the given registry does not answer.
     """
     try:
         async with _registry(redis_url, on_event) as url, asyncio.TaskGroup() as group:
-            platform = LocalPlatform(plans, port=port, redis_url=url, namespace=namespace, on_event=on_event)
+            platform = LocalPlatform(
+                plans,
+                port=port,
+                redis_url=url,
+                namespace=namespace,
+                on_event=on_event,
+                metrics_page=metrics_page,
+            )
             platform.start(group)
             try:
                 yield platform
@@ -115,6 +124,7 @@ class LocalPlatform:
         redis_url: str,
         namespace: str,
         on_event: Callable[[PlatformEvent], None],
+        metrics_page: MetricsPage | None,
     ) -> None:
         self.redis_url = redis_url
         self.namespace = namespace
@@ -122,6 +132,7 @@ class LocalPlatform:
         """The gateway's base URL; empty until it listens."""
         self._port = port
         self._tell = on_event
+        self._metrics_page = metrics_page
         self._pods = {pod_id: self._pod(pod_id, plan) for plan in plans for pod_id in (str(uuid4()),)}
         self._news = asyncio.Event()
         self._stop_gateway = asyncio.Event()
@@ -240,7 +251,9 @@ class LocalPlatform:
             fallback_urls=(),
         )
         try:
-            await run_gateway(settings, ready=self._listening, stop=self._stop_gateway)
+            await run_gateway(
+                settings, ready=self._listening, stop=self._stop_gateway, metrics_page=self._metrics_page
+            )
         except EverwarmError as error:
             self._failure = self._failure or error
             self._announce()
