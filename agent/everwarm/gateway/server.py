@@ -8,7 +8,6 @@ ends the process when a port is taken.
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -18,6 +17,7 @@ import uvicorn
 
 from everwarm.credentials import SecretFile
 from everwarm.dispatch import Dispatcher, PodHttp
+from everwarm.event_loop import new_event_loop
 from everwarm.gateway.app import VERSION, MetricsPage, create_app
 from everwarm.gateway.relay import Door
 from everwarm.routing.router import Router
@@ -130,7 +130,7 @@ def main(settings: GatewaySettings) -> None:
         finally:
             await asyncio.to_thread(started.shutdown)
 
-    with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(serve())
 
 
@@ -150,11 +150,3 @@ def _listening(settings: GatewaySettings) -> Iterator[socket.socket]:
         ) from error
     with listener:
         yield listener
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop
-    import uvloop
-
-    return uvloop.new_event_loop

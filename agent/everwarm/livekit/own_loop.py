@@ -22,6 +22,8 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, Generic, TypeVar
 
+from everwarm.event_loop import new_event_loop
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -93,7 +95,7 @@ class _Life(Generic[T]):
         self.pid: Final = os.getpid()
         self.is_over = False
         self._open = open_resource
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._door = threading.Lock()
         self._is_shut = False
         self._settled = asyncio.Event()

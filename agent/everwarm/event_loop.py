@@ -1,0 +1,17 @@
+"""The event loop of our own programs and threads: uvloop, where there is one.
+
+An agent's share of an utterance is a few turns of the loop, mostly with cold caches after a wait of half a second;
+`python -m bench overhead` measures both loops. A program that brings its own loop keeps it.
+"""
+
+import asyncio
+import sys
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A new loop; asyncio's own on Windows, for which uvloop has no release."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
