@@ -18,17 +18,11 @@ import psutil
 import everwarm
 from bench.report import Figure, Promise, Report, quantile, spread
 from tests.support.load import Outcome, steady_load
-from tests.support.platform import RunningPlatform, running_platform
+from tests.support.platform import TWO_PODS, RunningPlatform, running_platform
 from tests.support.speech import clips, words
 
 REQUESTS: Final = 500
 SHARE_OF_ONE_POD: Final = 0.5
-TWO_PODS: Final = """
-apiVersion: everwarm.dev/v1alpha1
-kind: WhisperModel
-metadata: {name: tiny}
-spec: {model: tiny.en, replicas: 2}
-"""
 
 
 def run() -> Report:

@@ -21,17 +21,11 @@ from bench.report import Figure, Promise, Report, quantile, spread
 from everwarm.deadline import Deadline
 from everwarm.dispatch import Answer, Call, Exchange
 from everwarm.event_loop import new_event_loop
-from tests.support.platform import RunningPlatform, running_platform
+from tests.support.platform import TWO_PODS, RunningPlatform, running_platform
 from tests.support.speech import clips
 
 REQUESTS: Final = 120
 WARM_UP: Final = 10
-TWO_PODS: Final = """
-apiVersion: everwarm.dev/v1alpha1
-kind: WhisperModel
-metadata: {name: tiny}
-spec: {model: tiny.en, replicas: 2}
-"""
 _TOTAL: Final = re.compile(r"total;dur=([0-9.]+)")
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from bench.livekit_worker import Found
-from bench.overhead import TWO_PODS
 from bench.report import Figure, Promise, Report
-from tests.support.platform import running_platform
+from tests.support.platform import TWO_PODS, running_platform
 
 WORKERS: Final = 4
 NOBODY: Final = "http://127.0.0.1:9"  # the discard port: refused at once

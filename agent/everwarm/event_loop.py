@@ -1,7 +1,7 @@
 """The event loop of our own programs and threads: uvloop, where there is one.
 
-An agent's share of an utterance is a few turns of the loop, mostly with cold caches after a wait of half a second;
-`python -m bench overhead` measures both loops. A program that brings its own loop keeps it.
+Both do for one utterance at a time: `python -m bench overhead` found no difference there. A program that brings its own
+loop keeps it.
 """
 
 import asyncio

@@ -18,6 +18,12 @@ from tests.support.pods import free_port
 
 READY_TIMEOUT_S: Final = 120.0
 READY_LINE: Final = "everwarm ready: "
+TWO_PODS: Final = """
+apiVersion: everwarm.dev/v1alpha1
+kind: WhisperModel
+metadata: {name: tiny}
+spec: {model: tiny.en, replicas: 2}
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from typing import Final
 
 import structlog
@@ -33,7 +34,7 @@ from everwarm_core.http.description import (
 from everwarm_core.openai_errors import error_body, error_headers
 from everwarm_core.telemetry import Attribute
 
-VERSION: Final = "0.1.0"
+VERSION: Final = version("everwarm")
 MetricsPage = Callable[[], tuple[bytes, str]]
 
 log = structlog.get_logger(__name__)
