@@ -109,7 +109,8 @@ class Up:
         url = self.child("everwarm_stt").environ()["EVERWARM_REDIS_URL"]
         with redis.Redis.from_url(url, decode_responses=True) as registry:
             return any(
-                registry.hget(key, "inflight") != "0" for key in registry.scan_iter("everwarm:*:pod:*")
+                registry.hget(key, "inflight") not in (None, "0")
+                for key in registry.scan_iter("everwarm:*:pod:*")
             )
 
     def all_warm(self) -> bool:
@@ -236,6 +237,7 @@ def test_registry_that_is_killed_is_filled_again_by_the_pods(up: Up) -> None:
 
 
 def test_first_ctrl_c_finishes_what_is_held_and_leaves_nothing_behind(up: Up) -> None:
+    until(lambda: not up.is_held(), "the heartbeat after the last request")
     long = subprocess.Popen(
         [sys.executable, "-m", "everwarm.cli", "transcribe", str(FOLDER / "recording.flac"), "-m", "speech"],
         env=environment(up.folder),

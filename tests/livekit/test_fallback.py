@@ -6,6 +6,7 @@ The local pod here is a real one, with a guardian of its own in the test's folde
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -79,6 +80,7 @@ class _Forwarded:
         self._port = port
         self._target = int(url.rpartition(":")[2])
         self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
         self.is_used = False
 
     async def __aenter__(self) -> Self:
@@ -86,19 +88,29 @@ class _Forwarded:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Client and pod would keep their connections for longer than this event loop lives."""
         assert self._server is not None
         self._server.close()
+        for writers in self._connections.values():
+            for writer in writers:
+                writer.close()
+        if self._connections:
+            await asyncio.wait(self._connections)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = writer, back
         async with asyncio.TaskGroup() as group:
             group.create_task(self._copy(reader, back))
             group.create_task(self._copy(there, writer))
 
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while piece := await source.read(65_536):
-            self.is_used |= b"/v1/transcribe" in piece
-            sink.write(piece)
+        with suppress(ConnectionError):
+            while piece := await source.read(65_536):
+                self.is_used |= b"/v1/transcribe" in piece
+                sink.write(piece)
         sink.close()
 
 
