@@ -9,13 +9,12 @@ client serves any number of utterances at a time, on the event loop that opened 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlencode
-from uuid import uuid4
 
-from opentelemetry.trace import SpanKind
 from pydantic import SecretStr, ValidationError
 
 from everwarm.audio_input import PCM_TYPE, AudioInput, EncodedFile, Pcm, form, is_quick, read_audio
@@ -34,7 +33,7 @@ from everwarm.settings import AgentSettings
 from everwarm.sources import pod_source
 from everwarm_core import telemetry
 from everwarm_core.errors import InvalidParameter, PodFailed
-from everwarm_core.http.headers import REQUEST_ID_HEADER
+from everwarm_core.http.headers import REQUEST_ID_HEADER, new_request_id
 from everwarm_core.openai_errors import error_from_response
 from everwarm_core.requests import Task, TranscriptionRequest, parse_transcribe_query, transcribe_query
 from everwarm_core.telemetry import Attribute, SpanName
@@ -135,12 +134,12 @@ class Client:
                 "client", "is not open; use `async with Client(...)`, or await its start()"
             )
         request = _request(model, language, prompt, temperature, word_timestamps=word_timestamps, task=task)
-        with telemetry.tracer().start_as_current_span(SpanName.TRANSCRIBE, kind=SpanKind.INTERNAL) as span:
+        with telemetry.span(SpanName.TRANSCRIBE) as span:
             source = read_audio(audio) if is_quick(audio) else await asyncio.to_thread(read_audio, audio)
             span.set_attribute(Attribute.MODEL, request.model)
             span.set_attribute(Attribute.LANGUAGE, request.language or "")
             span.set_attribute(Attribute.AUDIO_SECONDS, source.audio_s)
-            call = _call(source, request, request_id or f"req_{uuid4().hex}")
+            call = _call(source, request, request_id or new_request_id())
             span.set_attribute(Attribute.REQUEST_ID, call.headers[REQUEST_ID_HEADER])
             limit_s = deadline_s or self._opened.settings.deadline_seconds + _recording_s(source)
             async with self._opened.exchange.exchange(call, deadline=Deadline.after(limit_s)) as answer:
@@ -178,6 +177,7 @@ def _open(settings: AgentSettings) -> _Opened:
     return _Opened(settings, http, Dispatcher(router, http), router)
 
 
+@lru_cache(maxsize=64)
 def _request(
     model: str,
     language: str | None,
@@ -187,7 +187,10 @@ def _request(
     word_timestamps: bool,
     task: Task,
 ) -> TranscriptionRequest:
-    """The arguments, checked by the same rules as a pod would, so that a mistake costs no round trip."""
+    """The arguments, checked by the same rules as a pod would, so that a mistake costs no round trip.
+
+    Most utterances ask what the last one asked.
+    """
     fields = [("model", model), ("task", task), ("language", language or ""), ("prompt", prompt or "")]
     if temperature is not None:
         fields.append(("temperature", repr(float(temperature))))
@@ -197,15 +200,19 @@ def _request(
 
 def _call(source: Pcm | EncodedFile, request: TranscriptionRequest, request_id: str) -> Call:
     wish = Wish(request.model, request.language, source.audio_s)
-    query = transcribe_query(request)
     headers = {REQUEST_ID_HEADER: request_id}
     if isinstance(source, Pcm):
         headers["content-type"] = PCM_TYPE
-        return Call(f"/v1/transcribe?{urlencode(query)}", headers, BytesBody(source.data), wish)
-    fields = [(name, value) for name, value in query if name != "task"]
+        return Call(_pcm_path(request), headers, BytesBody(source.data), wish)
+    fields = [(name, value) for name, value in transcribe_query(request) if name != "task"]
     body, headers["content-type"] = form(source, [*fields, ("response_format", "verbose_json")])
     path = "/v1/audio/translations" if request.task == "translate" else "/v1/audio/transcriptions"
     return Call(path, headers, BytesBody(body), wish)
+
+
+@lru_cache(maxsize=64)
+def _pcm_path(request: TranscriptionRequest) -> str:
+    return f"/v1/transcribe?{urlencode(transcribe_query(request))}"
 
 
 def _recording_s(source: Pcm | EncodedFile) -> float:

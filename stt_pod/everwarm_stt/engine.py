@@ -174,7 +174,7 @@ class Engine:
         started = time.monotonic()
         attributes: dict[str, str] = {Attribute.MODEL: weights.model, Attribute.INSTANCE: engine_id}
         try:
-            with telemetry.tracer().start_as_current_span(SpanName.LOAD, attributes=attributes):
+            with telemetry.span(SpanName.LOAD, attributes=attributes):
                 whisper_model = _new_whisper_model(
                     str(weights.path),
                     device=device,

@@ -156,7 +156,7 @@ async def _start(
     attributes = {Attribute.MODEL.value: settings.model, Attribute.POD.value: settings.pod_id}
     try:
         async with asyncio.timeout(max(0.0, left_s)) as budget:
-            with telemetry.tracer().start_as_current_span(SpanName.START, attributes=attributes):
+            with telemetry.span(SpanName.START, attributes=attributes):
                 await _become_warm(pod, app, registration, tokens, ends_at=budget.when())
     except TimeoutError:
         limit_s = settings.warmup_timeout_seconds
@@ -201,7 +201,7 @@ async def _become_warm(
     pod.languages, pod.warm_s = tuple(proof.durations), proof.warm_s
     gc.collect()
     gc.freeze()  # what is here now stays: collections need not walk it again and again
-    with telemetry.tracer().start_as_current_span(SpanName.REGISTER):
+    with telemetry.span(SpanName.REGISTER):
         await registration.announce(PodState.WARM)
     log.info(
         "pod.warm",

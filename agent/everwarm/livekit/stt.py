@@ -27,6 +27,7 @@ from everwarm.livekit.own_loop import OwnLoop, Stopped
 from everwarm.livekit.pods import Transcriber, Utterance, opened_pods
 from everwarm.livekit.speech import samples_of, speech_event
 from everwarm_core.errors import EverwarmError, PlatformError
+from everwarm_core.http.headers import new_request_id
 from everwarm_core.transcript import Transcript
 
 UTTERANCE_S: Final = 30.0  # longer audio is a recording: it gets its own length on top of the deadline
@@ -120,7 +121,7 @@ class STT(stt.STT[str]):
         language: NotGivenOr[str] = NOT_GIVEN,
         conn_options: APIConnectOptions,
     ) -> stt.SpeechEvent:
-        request_id = f"req_{uuid4().hex}"
+        request_id = new_request_id()
         deadline = Deadline.after(self._options.deadline_s or conn_options.timeout)
         try:
             # A copy, since the caller may go on to use its list of frames.

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from statistics import median
@@ -107,6 +107,24 @@ class Route:
         if load is not None:
             self._router.wake_one()
         return load
+
+
+class Watch:
+    """Keeps *on_lost* among the callbacks of *boot* while it is entered."""
+
+    def __init__(
+        self, callbacks: dict[str, set[Callable[[], None]]], boot: str, on_lost: Callable[[], None]
+    ) -> None:
+        self._callbacks, self._boot, self._on_lost = callbacks, boot, on_lost
+
+    def __enter__(self) -> None:
+        self._callbacks.setdefault(self._boot, set()).add(self._on_lost)
+
+    def __exit__(self, *_: object) -> None:
+        watching = self._callbacks[self._boot]
+        watching.discard(self._on_lost)
+        if not watching:
+            del self._callbacks[self._boot]
 
 
 class Router:
@@ -223,17 +241,9 @@ class Router:
                 turn.set_result(None)
                 return
 
-    @contextmanager
-    def watching(self, pod: PodRecord, on_lost: Callable[[], None]) -> Iterator[None]:
-        """Call *on_lost* once when the registry, being reachable, no longer holds this process of *pod*."""
-        callbacks = self._lost.setdefault(pod.boot, set())
-        callbacks.add(on_lost)
-        try:
-            yield
-        finally:
-            callbacks.discard(on_lost)
-            if not callbacks:
-                self._lost.pop(pod.boot, None)
+    def watching(self, pod: PodRecord, on_lost: Callable[[], None]) -> "Watch":
+        """Inside, *on_lost* is called once the registry, being reachable, no longer holds this process of *pod*."""
+        return Watch(self._lost, pod.boot, on_lost)
 
     async def read_all(self) -> Snapshot:
         """Every pod of every name, at most a second old. Raises RegistryUnavailable."""

@@ -2,8 +2,8 @@
 
 import math
 import re
+from secrets import token_hex
 from typing import Final
-from uuid import uuid4
 
 from everwarm_core.errors import InvalidParameter
 
@@ -18,9 +18,14 @@ MAX_DEADLINE_S: Final = 86_400.0  # a day: beyond any patience, and no float tha
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
+def new_request_id() -> str:
+    """A random id for one request."""
+    return f"req_{token_hex(16)}"
+
+
 def sane_request_id(given: str) -> str:
     """*given* when it is harmless in logs and headers, else a new id."""
-    return given if _SANE_ID.fullmatch(given) else f"req_{uuid4().hex}"
+    return given if _SANE_ID.fullmatch(given) else new_request_id()
 
 
 def parse_deadline_s(text: str) -> float:

@@ -226,7 +226,7 @@ class Job:
         """The slot, once it is ours; the wait is timed and traced."""
         began = time.perf_counter()
         async with AsyncExitStack() as held:
-            with telemetry.tracer().start_as_current_span(SpanName.QUEUE):
+            with telemetry.span(SpanName.QUEUE):
                 slot = await held.enter_async_context(place.slot())
             self.account.queue_s = time.perf_counter() - began
             try:
@@ -249,7 +249,7 @@ class Job:
             Attribute.LANGUAGE: language,
             Attribute.PROVEN: is_proven,
         }
-        with telemetry.tracer().start_as_current_span(SpanName.DECODE, attributes=attributes) as span:
+        with telemetry.span(SpanName.DECODE, attributes=attributes) as span:
             yield Measured(self, span)
 
 
