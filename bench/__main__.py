@@ -11,6 +11,7 @@ from bench.report import Report
 BENCHMARKS: Final = {
     "first_request": "the first request after ready against the steady median, over fresh starts",
     "endurance": "1,000 mixed requests on one pod: loads, and memory at request 100 and 1,000",
+    "allocator": "time and memory of the same requests under three settings of malloc",
     "routing": "time to choose among 5,000 pods",
     "overhead": "what client and HTTP add to the pod's own time",
     "chaos": "pods and Valkey killed under steady load: lost requests",

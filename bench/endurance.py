@@ -24,24 +24,24 @@ REQUESTS: Final = 1000
 READ_EVERY: Final = 100
 RECORDING_EVERY: Final = 50  # a recording takes as long as ten utterances
 MODEL: Final = "base"
+RESOURCE: Final = WhisperModel(
+    metadata=Metadata(name=MODEL), spec=WhisperModelSpec(model=MODEL, languages=("en",), slots=2)
+)
 
 
 def run() -> Report:
     """One pod of multilingual base with two slots."""
-    resource = WhisperModel(
-        metadata=Metadata(name=MODEL), spec=WhisperModelSpec(model=MODEL, languages=("en",), slots=2)
-    )
     readings: dict[int, float] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_pod({"EVERWARM_CPUS": "2"}, folder=Path(folder), resource=resource) as pod,
+        running_pod({"EVERWARM_CPUS": "2"}, folder=Path(folder), resource=RESOURCE) as pod,
     ):
         client = openai.OpenAI(base_url=f"{pod.url}/v1", api_key="none", max_retries=0, timeout=300)
-        kinds = _kinds(client, pod)
+        request = kinds_of_requests(client, pod)
         started_mib = pss_mib(pod.process.pid)
         with ThreadPoolExecutor(3) as callers:
             for done in range(READ_EVERY, REQUESTS + 1, READ_EVERY):
-                for _ in callers.map(kinds, range(done - READ_EVERY, done)):
+                for _ in callers.map(request, range(done - READ_EVERY, done)):
                     pass
                 readings[done] = pss_mib(pod.process.pid)
                 sys.stderr.write(f"bench: request {done}: {readings[done]:.0f} MiB\n")
@@ -62,7 +62,7 @@ def run() -> Report:
     )
 
 
-def _kinds(client: openai.OpenAI, pod: PodProcess) -> Callable[[int], None]:
+def kinds_of_requests(client: openai.OpenAI, pod: PodProcess) -> Callable[[int], None]:
     """A function that makes request *number*; which kind it is follows from the number."""
     files = [clip.path.read_bytes() for clip in clips()]
     samples = [clip.pcm() for clip in clips()]

@@ -8,13 +8,14 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
-import psutil
 from livekit import rtc
 
 import everwarm.livekit
 from bench.memory import mapped_libraries, pss_mib
+from tests.support.local_pods import local_pods
 from tests.support.speech import SAMPLE_RATE, Clip, clips, words
 
 UTTERANCES: Final = 6
@@ -47,9 +48,7 @@ async def _work() -> Found:
         wrong=wrong,
         holds_engine=any("ctranslate2" in name or "onnxruntime" in name for name in mapped_libraries(own)),
         pss_mib=pss_mib(own),
-        pod_pids=[
-            p.pid for p in psutil.process_iter(["cmdline"]) if "everwarm_stt" in (p.info["cmdline"] or [])
-        ],
+        pod_pids=[pod.pid for pod in local_pods(Path(os.environ.get("XDG_RUNTIME_DIR", "")))],
     )
     await stt.aclose()
     return found

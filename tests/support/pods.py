@@ -83,26 +83,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_pod(environment: Mapping[str, str], *, folder: Path, resource: WhisperModel = TINY) -> PodProcess:
+def start_pod(
+    environment: Mapping[str, str | None], *, folder: Path, resource: WhisperModel = TINY
+) -> PodProcess:
     """Start a pod of *resource* on a free port, *environment* beside this process's own; does not wait.
 
-    EVERWARM_CPUS defaults to 1; the log goes to a file in *folder*.
+    A variable that is None is left out. EVERWARM_CPUS defaults to 1; the log goes to a file in *folder*.
     """
     port = free_port()
     log = Path(tempfile.mkstemp(prefix="pod-", suffix=".log", dir=folder)[1])
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("EVERWARM_", "OTEL_"))
     }
+    given = {
+        **inherited,
+        **pod_environment(resource),
+        "EVERWARM_CPUS": "1",
+        **environment,
+        "EVERWARM_PORT": str(port),
+    }
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "everwarm_stt"],
-            env={
-                **inherited,
-                **pod_environment(resource),
-                "EVERWARM_CPUS": "1",
-                **environment,
-                "EVERWARM_PORT": str(port),
-            },
+            env={name: value for name, value in given.items() if value is not None},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -112,7 +115,7 @@ def start_pod(environment: Mapping[str, str], *, folder: Path, resource: Whisper
 
 @contextmanager
 def running_pod(
-    environment: Mapping[str, str], *, folder: Path, resource: WhisperModel = TINY
+    environment: Mapping[str, str | None], *, folder: Path, resource: WhisperModel = TINY
 ) -> Iterator[PodProcess]:
     """A warm pod inside `with`; ended whatever happens."""
     pod = start_pod(environment, folder=folder, resource=resource)
