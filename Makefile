@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 UV_VERSION := 0.13.9
-MEMBERS := core stt_pod agent
+MEMBERS := core stt_pod agent operator
 PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 EDITABLE := $(MEMBERS:%=-e %)
 
