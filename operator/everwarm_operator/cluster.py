@@ -57,8 +57,8 @@ class Refused(Exception):
 
     @property
     def is_about_content(self) -> bool:
-        """Whether the same request would be refused again, for what it says."""
-        return self.status in (400, 403, 422)
+        """Whether the same request would be refused again, for what it says or for what stands there already."""
+        return self.status in (400, 403, 409, 422)
 
 
 class Cluster:

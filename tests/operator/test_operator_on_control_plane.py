@@ -313,8 +313,8 @@ async def test_a_stranger_s_object_of_the_same_name_is_not_taken_over(
     path = f"/api/v1/namespaces/{world.namespace}/services"
     world.control_plane.request("POST", path, service)
     world.apply("speech")
-    world.wait("a Deployment", world.deployments)
-    world.wait("a refusal", lambda: "reconcile.refused" in operator.log.read_text())
+    world.wait("a stall", lambda: world.condition("speech", "Stalled").get("reason") == "ObjectRefused")
+    assert "conflict" in world.condition("speech", "Stalled")["message"]
     (standing,) = world.services()
     assert "ownerReferences" not in standing["metadata"]
 
