@@ -49,7 +49,6 @@ def settled(world: World) -> dict[str, Any]:
         "statuses": {
             made["metadata"]["name"]: {
                 "generation": made["status"].get("observedGeneration") == made["metadata"]["generation"],
-                "replicas": made["status"].get("replicas"),
                 "conditions": {c["type"]: (c["status"], c["reason"]) for c in made["status"].get("conditions", ())},
             }
             for made in world.items(world.models)
@@ -60,19 +59,17 @@ def settled(world: World) -> dict[str, Any]:
 
 
 def is_settled(world: World) -> bool:
-    """Whether every resource has its objects, its pods and a status of its last generation, and nothing is left of others."""
+    """Whether every resource has its objects and a status of its last generation, and nothing is left of others.
+
+    Nothing is said of pods: no node takes them, so how far a rollout gets is the controllers' affair.
+    """
     found = settled(world)
     names = found["resources"]
     wanted = {m["metadata"]["name"]: m["spec"]["replicas"] for m in world.items(world.models)}
     return (
         sorted(found["deployments"]) == found["services"] == names
         and {name: spec["replicas"] for name, spec in found["deployments"].items()} == wanted
-        and len(world.pods()) == sum(wanted.values())
-        and all(
-            found["statuses"].get(name, {}).get("generation")
-            and found["statuses"][name]["replicas"] == wanted[name]
-            for name in names
-        )
+        and all(found["statuses"].get(name, {}).get("generation") for name in names)
     )
 
 
