@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 UV_VERSION := 0.13.9
-MEMBERS := core stt_pod agent
+MEMBERS := core stt_pod agent operator
 PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 EDITABLE := $(MEMBERS:%=-e %)
 
@@ -18,6 +18,7 @@ demo: $(VENV)/.demo ## Before and after on this machine: real pods, real speech,
 	$(VENV)/bin/everwarm demo
 
 test: lint ## Everything that needs no root: style, types, import direction, then all tests
+	$(VENV)/bin/python -m tests.cluster
 	$(VENV)/bin/python -m pytest --durations=15 $(ARGS)
 
 lint: $(VENV)/.test ## Style, types and import direction; seconds, no network

@@ -15,6 +15,7 @@ BENCHMARKS: Final = {
     "routing": "time to choose among 5,000 pods",
     "overhead": "what client and HTTP add to the pod's own time",
     "chaos": "pods and Valkey killed under steady load: lost requests",
+    "operator_scale": "a hundred and a thousand WhisperModels: time, writes and memory of the operator",
     "workers": "four LiveKit workers: copies of the model, with pods and with the local fallback",
 }
 

@@ -1,37 +1,53 @@
-"""Writes the reference pages that are made from the code: `python docs/generate.py`, or `make docs`.
+"""Writes what is made from the code, the reference pages and the chart's CRD: `python docs/generate.py`, or `make docs`.
 
 Settings, the fields of a WhisperModel, errors, spans and metrics are defined once, in the code, with a docstring
 each; these pages show them. A test fails when a page differs from what this script would write.
 """
 
+import ast
 import inspect
+import json
+import re
 import sys
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from pydantic import BaseModel
+import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from everwarm.settings import AgentSettings, GatewaySettings
 from everwarm_core import telemetry
 from everwarm_core.errors import HTTP_ERRORS
-from everwarm_core.spec import SpecPart, WhisperModelSpec
+from everwarm_core.spec import API_VERSION, KIND, WhisperModelSpec
+from everwarm_operator.access import CLUSTER_RULES
+from everwarm_operator.access import RULES as ACCESS_RULES
+from everwarm_operator.crd import RULES, custom_resource_definition, part_of, resource_schema
+from everwarm_operator.gate import GateReason
+from everwarm_operator.problems import ProblemReason
+from everwarm_operator.settings import OperatorSettings
+from everwarm_operator.status import ReadyReason, ReconcilingReason, StalledReason
 from everwarm_stt.settings import PodSettings
 
 FOLDER: Final = Path(__file__).parent / "reference"
+CHART: Final = Path(__file__).parents[1] / "charts" / "everwarm"
 NOTE: Final = "<!-- Made by docs/generate.py from the code; change the docstrings there. -->\n"
+INT32_MAX: Final = 2_147_483_647  # the end of a counter, not a limit to be shown
+OBJECT_NAME: Final = part_of(resource_schema(), "spec.template.runtimeClassName")["pattern"]
+MAX_SHOWN: Final = 12  # values of a field that are listed one by one
 
 
 def pages() -> Mapping[Path, str]:
-    """Every generated page: its path and its text."""
+    """Every generated file: its path and its text."""
     return {
+        CHART / "templates" / "crd.yaml": _crd_template(),
+        CHART / "templates" / "operator" / "role.yaml": _role_template(),
         FOLDER / "settings.md": _settings(),
         FOLDER / "whispermodel.md": _whispermodel(),
+        FOLDER / "operator.md": _operator(),
         FOLDER / "errors.md": _errors(),
         FOLDER / "telemetry.md": _telemetry(),
     }
@@ -50,6 +66,7 @@ def _settings() -> str:
         ("Pod (`everwarm-pod`)", PodSettings),
         ("Agent (`everwarm.Client`, the LiveKit plugin, the CLI)", AgentSettings),
         ("Gateway (`everwarm gateway`)", GatewaySettings),
+        ("Operator (`everwarm-operator`)", OperatorSettings),
     ):
         parts += [f"## {title}\n", _table(("variable", "default", "meaning"), _setting_rows(settings))]
     return "\n".join(parts)
@@ -62,40 +79,206 @@ def _setting_rows(settings: type[BaseSettings]) -> Iterable[tuple[str, str, str]
 
 
 def _whispermodel() -> str:
-    rows = list(_field_rows(WhisperModelSpec, "spec"))
+    schema = resource_schema()
+    rules = ((f"`{path or 'metadata'}`", rule["message"]) for path, found in RULES.items() for rule in found)
     return "\n".join(
         (
             NOTE,
             "# WhisperModel\n",
-            "`apiVersion: everwarm.dev/v1alpha1`, `kind: WhisperModel`. "
-            + (inspect.getdoc(WhisperModelSpec) or "")
-            + "\n",
-            _table(("field", "default", "meaning"), rows),
+            f"`apiVersion: {API_VERSION}`, `kind: {KIND}`. {inspect.getdoc(WhisperModelSpec) or ''}\n",
+            (
+                "The API server and the local platform check the same; both refuse a field they do not know. "
+                "`kubectl explain wm.spec` says what this page says.\n"
+            ),
+            "## Spec\n",
+            _table(("field", "value", "default", "meaning"), _schema_rows(schema, "spec")),
+            "## Rules\n",
+            _table(("of", "rule"), rules),
+            (
+                "Every field can be changed while pods serve: a change is rolled out, and no pod goes before a warm "
+                "one has taken its place.\n"
+            ),
+            "## Status\n",
+            _table(
+                ("field", "value", "meaning"),
+                ((field, value, meaning) for field, value, _, meaning in _schema_rows(schema, "status")),
+            ),
         )
     )
 
 
-def _field_rows(part: type[BaseModel], path: str) -> Iterable[tuple[str, str, str]]:
-    for name, field in part.model_fields.items():
-        here = f"{path}.{field.alias or name}"
-        yield f"`{here}`", _default(field), field.description or ""
-        for inner in _parts_in(field.annotation):
-            yield from _field_rows(inner, here)
+def _schema_rows(schema: Mapping[str, Any], path: str) -> Iterable[tuple[str, str, str, str]]:
+    """Of each field below *path* in a structural schema: path, what may be there, default, meaning."""
+    part = part_of(dict(schema), path)
+    for name, field in part.get("properties", {}).items():
+        here = f"{path}.{name}"
+        default = "required" if name in part.get("required", ()) else _schema_default(field)
+        yield f"`{here}`", _value(field), default, field.get("description", "")
+        yield from _schema_rows(schema, here)
+        if field.get("items", {}).get("properties"):
+            yield from _schema_rows(schema, f"{here}[]")
 
 
-def _parts_in(annotation: object) -> Iterable[type[SpecPart]]:
-    candidates = (
-        typing.get_args(annotation)
-        if typing.get_origin(annotation) in (typing.Union, types.UnionType)
-        else (annotation,)
+def _schema_default(field: Mapping[str, Any]) -> str:
+    return "" if field.get("default", {}) == {} else f"`{json.dumps(field['default']).strip(chr(34))}`"
+
+
+def _value(field: Mapping[str, Any]) -> str:
+    """What may be in a field, in a few words."""
+    if "enum" in field:
+        choices = [f"`{value}`" for value in field["enum"]]
+        if len(choices) <= MAX_SHOWN:
+            return ", ".join(choices)
+        return f"one of {len(choices)}: {', '.join(choices[:3])}, ... {choices[-1]}"
+    if field.get("x-kubernetes-int-or-string"):
+        return "amount, such as `2`, `500m`, `2Gi`"
+    match field["type"]:
+        case "object" if "properties" in field:
+            return "mapping"
+        case "object":
+            values = (
+                _value(field["additionalProperties"]) if "additionalProperties" in field else "passed through"
+            )
+            return f"mapping, at most {field['maxProperties']}: {values}"
+        case "array":
+            each = ", each once" if field.get("x-kubernetes-list-type", "atomic") != "atomic" else ""
+            return f"list, at most {field['maxItems']}{each}: {_value(field['items'])}"
+        case "string" if field.get("pattern") == OBJECT_NAME:
+            return "name of an object"
+        case "string":
+            words = [field.get("format", "text"), f"at most {field['maxLength']} characters"]
+            return ", ".join([*words, f"`{field['pattern']}`"] if "pattern" in field else words)
+        case kind:
+            return f"{'whole number' if kind == 'integer' else 'number'}{_range(field)}"
+
+
+def _range(field: Mapping[str, Any]) -> str:
+    least, most = field["minimum"], field.get("maximum", INT32_MAX)
+    if field.get("exclusiveMinimum"):
+        return f" above {least}, at most {most}"
+    return f", {least} or more" if most == INT32_MAX else f", {least} to {most}"
+
+
+def _crd_template() -> str:
+    """The CRD as a template of the chart, for Helm never upgrades what is in a chart's `crds` folder.
+
+    Braces in a text would be read as an action of the template, so they are written by one.
+    """
+    manifest = custom_resource_definition()
+    keep = "{{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}"
+    written = re.sub(r"\{\{|\}\}", lambda found: f'{{{{ "{found[0]}" }}}}', _yaml(manifest))
+    name = f"  name: {manifest['metadata']['name']}\n"
+    return "\n".join(
+        (
+            "{{- if .Values.crds.enabled }}",
+            "# Made by docs/generate.py from everwarm_core.spec and everwarm_operator.crd; change it there.",
+            written.replace(name, f"{name}  {keep}\n", 1) + "{{- end }}\n",
+        )
     )
-    return [c for c in candidates if inspect.isclass(c) and issubclass(c, SpecPart)]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what occurs twice twice: anchors are hard to read, and Helm's users compare texts."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - yaml's
+        """Always."""
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        """Indent lists, as people write them."""
+        super().increase_indent(flow, indentless=False)
+
+
+def _yaml(manifest: object) -> str:
+    return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def _role_template() -> str:
+    """Two ClusterRoles: bind the first in the namespaces to be served, or in all of them; the second in all in any case."""
+    parts = ["# Made by docs/generate.py from everwarm_operator.access; change it there."]
+    for ending, rules in (("operator", ACCESS_RULES), ("operator-discovery", CLUSTER_RULES)):
+        parts += [
+            "apiVersion: rbac.authorization.k8s.io/v1",
+            "kind: ClusterRole",
+            "metadata:",
+            f"  name: {{{{ .Release.Name }}}}-{ending}",
+            "rules:",
+        ]
+        for rule in rules:
+            parts += [
+                f"  # {rule.reason}",
+                f'  - apiGroups: ["{rule.group}"]',
+                f'    resources: ["{rule.resource}"]',
+                f"    verbs: [{', '.join(rule.verbs)}]",
+            ]
+        parts.append("---")
+    return "\n".join(parts[:-1]) + "\n"
+
+
+def _operator() -> str:
+    return "\n".join(
+        (
+            NOTE,
+            "# Operator\n",
+            "What `everwarm-operator` says of a WhisperModel and its pods, and what it may do.\n",
+            "## Conditions of a WhisperModel\n",
+            (
+                "`Ready` is True when as many pods as wanted are warm, by the registry, and Ready, by the kubelet. "
+                "`Reconciling` is True while pods are on their way, `Stalled` when somebody must act; both follow kstatus, so "
+                "`kubectl wait --for=condition=Ready wm/NAME` and `helm --wait` tell the truth.\n"
+            ),
+            _table(
+                ("condition", "reason", "meaning"),
+                (
+                    (condition, f"`{reason}`", meaning)
+                    for condition, reasons in (
+                        ("Ready", ReadyReason),
+                        ("Reconciling", ReconcilingReason),
+                        ("Stalled", StalledReason),
+                        ("Stalled or Ready", ProblemReason),
+                    )
+                    for reason, meaning in _meanings(reasons)
+                ),
+            ),
+            "## The gate of a pod\n",
+            (
+                "Every pod has the readiness gate `everwarm.dev/warm`: it is Ready only while that condition is True. Its message "
+                "names the process (boot) and the container that were warm.\n"
+            ),
+            _table(("reason", "meaning"), ((f"`{reason}`", text) for reason, text in _meanings(GateReason))),
+            "## Permissions\n",
+            _table(
+                ("in", "resource", "verbs", "for"),
+                (
+                    (
+                        where,
+                        f"`{rule.group}/{rule.resource}`".replace("`/", "`"),
+                        ", ".join(rule.verbs),
+                        rule.reason,
+                    )
+                    for where, rules in (("its namespaces", ACCESS_RULES), ("the cluster", CLUSTER_RULES))
+                    for rule in rules
+                ),
+            ),
+        )
+    )
+
+
+def _meanings(names: type[StrEnum]) -> Iterable[tuple[str, str]]:
+    """Each member's value and the docstring below it."""
+    (definition,) = ast.parse(inspect.getsource(names)).body
+    assert isinstance(definition, ast.ClassDef)
+    for member, text in pairwise(definition.body):
+        if isinstance(member, ast.Assign) and isinstance(text, ast.Expr):
+            assert isinstance(member.value, ast.Constant)
+            assert isinstance(text.value, ast.Constant)
+            yield str(member.value.value), " ".join(str(text.value.value).split())
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if field.default_factory is not None or field.default is None or isinstance(field.default, SpecPart):
+    if field.default_factory is not None or field.default is None:
         return ""
     value = field.default
     if isinstance(value, tuple):

@@ -12,7 +12,7 @@ pin beta releases in lockstep with the SDK, and know nothing of a retry on anoth
 
 import os
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, ObservableGauge
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class SpanName(StrEnum):
     LOAD = "load"
     WARM = "warm"
     REGISTER = "register"
+    RECONCILE = "everwarm.reconcile"
 
 
 class Attribute(StrEnum):
@@ -69,6 +70,13 @@ class Attribute(StrEnum):
     ROUTE_CANDIDATES = "everwarm.route.candidates"
     ROUTE_ATTEMPT = "everwarm.route.attempt"
     REFUSAL = "everwarm.refusal"
+    RESOURCE = "everwarm.resource"
+    APPLIED = "everwarm.reconcile.applied"
+    GATES = "everwarm.reconcile.gates"
+    STATUS_CHANGED = "everwarm.reconcile.status_changed"
+    EVENTS = "everwarm.reconcile.events"
+    WRITTEN = "everwarm.api.written"
+    ERROR = "error.type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,20 @@ ROUTE_DURATION: Final = Metric(
 )
 WARM_PODS: Final = Metric("everwarm.pods.warm", "{pod}", "Warm pods per model and language in the snapshot")
 REGISTRY_AGE: Final = Metric("everwarm.registry.age", "s", "Age of the registry snapshot in use")
+RECONCILE_DURATION: Final = Metric(
+    "everwarm.reconcile.duration", "s", "One look at a resource and the writes that follow", _SECONDS
+)
+RECONCILE_ERRORS: Final = Metric(
+    "everwarm.reconcile.errors",
+    "{error}",
+    "Reconciles that failed and are tried again, by class of the error",
+)
+API_WRITES: Final = Metric(
+    "everwarm.api.writes", "{request}", "Requests of the operator that write, by what they write"
+)
+POD_WARM_DURATION: Final = Metric(
+    "everwarm.pod.warm.duration", "s", "From a pod's creation to its gate being opened", _SECONDS
+)
 
 _HISTOGRAMS: Final = (
     REQUEST_DURATION,
@@ -164,6 +186,8 @@ _HISTOGRAMS: Final = (
     REAL_TIME_FACTOR,
     FINAL_DURATION,
     ROUTE_DURATION,
+    RECONCILE_DURATION,
+    POD_WARM_DURATION,
 )
 
 
@@ -187,13 +211,19 @@ class span(AbstractContextManager[Span]):  # noqa: N801 - used as a function
         kind: SpanKind = SpanKind.INTERNAL,
         attributes: Mapping[str, AttributeValue] | None = None,
         context: Context | None = None,
+        links: Sequence[Link] = (),
     ) -> None:
         self._name, self._kind, self._attributes, self._context = name, kind, attributes, context
+        self._links = links
         self._use: AbstractContextManager[Span] | None = None
 
     def __enter__(self) -> Span:
         opened = tracer().start_span(
-            self._name, context=self._context, kind=self._kind, attributes=self._attributes
+            self._name,
+            context=self._context,
+            kind=self._kind,
+            attributes=self._attributes,
+            links=self._links,
         )
         if opened is not trace.get_current_span():
             self._use = trace.use_span(opened, end_on_exit=True)

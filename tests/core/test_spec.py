@@ -15,6 +15,7 @@ from everwarm_core.keys import ModelKey
 from everwarm_core.languages import AUTO, LANGUAGE_NAMES
 from everwarm_core.spec import (
     MAX_ALIASES,
+    MAX_RESOURCE_NAME,
     WhisperModel,
     WhisperModelSpec,
     ensure_names_are_unique,
@@ -113,6 +114,45 @@ def test_unquoted_norwegian_of_yaml_is_meant() -> None:
     assert resource(**spec).spec.languages == ("no", "en")
 
 
+def test_whole_number_may_be_written_with_a_fraction_of_zero() -> None:
+    """JSON has one kind of number: the API server takes 2.0 for 2 and keeps it as it came, except in replicas."""
+    assert resource(slots=2.0).spec == resource(slots=2).spec
+
+
+@pytest.mark.parametrize("model", ["base.en", "/models/base.en/", "owner/small.en"])
+@pytest.mark.parametrize("languages", [[], ["en"], ["auto"], ["en", "auto"]])
+def test_english_only_model_takes_english_and_detection(model: str, languages: list[str]) -> None:
+    assert resource(model=model, languages=languages).spec.languages == (tuple(languages) or ("en",))
+
+
+@pytest.mark.parametrize("path", [".", "a", "a/b", "./a", "a/", "..a", "a..b/.c", "...", "a/.../b"])
+def test_folder_in_a_volume_may_have_any_name_that_stays_inside(path: str) -> None:
+    claim = resource(source={"persistentVolumeClaim": {"claimName": "weights", "path": path}}).spec.source
+    assert claim.persistent_volume_claim is not None
+    assert claim.persistent_volume_claim.path == path
+
+
+def test_what_is_passed_through_stays_as_it_was_written() -> None:
+    """Kubernetes gets what the author wrote: no field that was left out, no number made text."""
+    template = {
+        "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "2Gi"}},
+        "env": [{"name": "A", "value": ""}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "affinity": {"podAntiAffinity": {"a": [None, 1.5, {}]}},
+    }
+    read = resource(template=template).spec.template
+    assert read.resources == template["resources"]
+    assert read.env == template["env"]
+    assert read.image_pull_secrets == template["imagePullSecrets"]
+    assert read.affinity == template["affinity"]
+
+
+@pytest.mark.parametrize("amount", [0, 2, "2", "0.5", ".5", "500m", "2Gi", "1e3", "1E-3", "100k"])
+def test_amount_is_whatever_kubernetes_takes(amount: object) -> None:
+    written = {"requests": {"cpu": amount}}
+    assert resource(template={"resources": written}).spec.template.resources == written
+
+
 @pytest.mark.parametrize(
     ("device", "given_type", "effective"),
     [
@@ -192,6 +232,7 @@ BAD_SPECS: list[tuple[dict[str, Any], str, str]] = [
     ({"slots": "2"}, "spec.slots", "must be a whole number (got '2')"),
     ({"slots": True}, "spec.slots", "must be a whole number"),
     ({"slots": 1.5}, "spec.slots", "must be a whole number"),
+    ({"replicas": 2.0}, "spec.replicas", "must be a whole number"),
     ({"queue": -1}, "spec.queue", "greater than or equal to 0"),
     ({"replicas": 1001}, "spec.replicas", "less than or equal to 1000"),
     ({"device": "tpu"}, "spec.device", "'cpu' or 'cuda' (got 'tpu')"),
@@ -212,6 +253,77 @@ BAD_SPECS: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"template": {"tolerations": {}}}, "spec.template.tolerations", "must be a list"),
     ({"template": {"labels": {"a": 1}}}, "spec.template.labels.a", "must be text"),
+    ({"model": "/models/x", "source": {"path": "/y"}}, "spec", "leave out source"),
+    ({"model": "/models/x", "source": {"hub": {}}}, "spec", "leave out source"),
+    ({"computeType": "float16"}, "spec", "float16 needs device cuda"),
+    ({"image": ""}, "spec.image", "pattern"),
+    ({"image": "a b"}, "spec.image", "pattern"),
+    ({"source": {"hub": {"revision": ""}}}, "spec.source.hub.revision", "at least 1 character"),
+    ({"source": {"hub": {"endpoint": "hub.example"}}}, "spec.source.hub.endpoint", "^https?://"),
+    (
+        {"source": {"hub": {"tokenSecret": {"name": "a..b"}}}},
+        "spec.source.hub.tokenSecret.name",
+        "lower-case",
+    ),
+    ({"source": {"image": {"reference": "x", "path": "../y"}}}, "spec.source.image.path", "stay inside"),
+    ({"source": {"image": {"reference": "x", "path": "/y"}}}, "spec.source.image.path", "stay inside"),
+    ({"source": {"image": {"reference": "x", "path": "a/.."}}}, "spec.source.image.path", "stay inside"),
+    (
+        {"template": {"labels": {"everwarm.dev/x": "a"}}},
+        "spec.template.labels",
+        "'everwarm.dev/x': keys that begin",
+    ),
+    ({"template": {"labels": {"app.kubernetes.io/name": "a"}}}, "spec.template.labels", "are the operator's"),
+    (
+        {"template": {"annotations": {"everwarm.dev/x": "a"}}},
+        "spec.template.annotations",
+        "are the operator's",
+    ),
+    ({"template": {"labels": {"a": "x" * 64}}}, "spec.template.labels.a", "at most 63"),
+    ({"template": {"labels": {"a": "b c"}}}, "spec.template.labels.a", "pattern"),
+    (
+        {"template": {"nodeSelector": {str(n): "" for n in range(65)}}},
+        "spec.template.nodeSelector",
+        "at most 64",
+    ),
+    (
+        {"template": {"env": [{"name": "EVERWARM_SLOTS", "value": "9"}]}},
+        "spec.template.env[0]",
+        "set the field",
+    ),
+    ({"template": {"env": [{"value": "9"}]}}, "spec.template.env[0].name", "is required"),
+    ({"template": {"env": [{"name": "A", "value": 9}]}}, "spec.template.env[0].value", "put it in quotes"),
+    ({"template": {"env": [{"name": "A", "val": ""}]}}, "spec.template.env[0].val", "unknown field"),
+    ({"template": {"env": [{"name": "A"}, {"name": "A"}]}}, "spec.template.env", "'A' is there twice"),
+    (
+        {"template": {"env": [{"name": "A", "value": "", "valueFrom": {}}]}},
+        "spec.template.env[0]",
+        "value or valueFrom, not both",
+    ),
+    ({"template": {"resources": {"limit": {}}}}, "spec.template.resources.limit", "unknown field"),
+    (
+        {"template": {"resources": {"limits": {"cpu": 0.5}}}},
+        "spec.template.resources.limits.cpu",
+        "in quotes",
+    ),
+    (
+        {"template": {"resources": {"limits": {"cpu": "-1"}}}},
+        "spec.template.resources.limits.cpu",
+        "an amount",
+    ),
+    (
+        {"template": {"resources": {"limits": {"cpu": True}}}},
+        "spec.template.resources.limits.cpu",
+        "an amount",
+    ),
+    (
+        {"template": {"resources": {"limits": {"memory": "2GB"}}}},
+        "spec.template.resources.limits.memory",
+        "2Gi",
+    ),
+    ({"template": {"imagePullSecrets": ["a"]}}, "spec.template.imagePullSecrets[0]", "must be a mapping"),
+    ({"template": {"imagePullSecrets": [{}]}}, "spec.template.imagePullSecrets[0].name", "is required"),
+    ({"template": {"runtimeClassName": "A"}}, "spec.template.runtimeClassName", "lower-case"),
 ]
 
 
@@ -231,9 +343,15 @@ def test_every_missing_part_is_named_at_once() -> None:
     assert problems({}) == {"metadata": "is required", "spec": "is required"}
 
 
-@pytest.mark.parametrize("name", ["", "Speech", "-a", "a-", "a_b", "a/b", "a" * 254])
+@pytest.mark.parametrize("name", ["", "Speech", "-a", "a-", "a_b", "a/b", "a..b", "a.-b", "a" * 254])
 def test_object_name_is_refused_when_kubernetes_would(name: str) -> None:
     assert "lower-case" in problems(document(name))["metadata.name"]
+
+
+def test_resource_name_is_refused_when_names_made_from_it_would_not_fit() -> None:
+    assert resource("a" * MAX_RESOURCE_NAME).names == ("base", "a" * MAX_RESOURCE_NAME)
+    found = problems(document("a" * (MAX_RESOURCE_NAME + 1)))["metadata.name"]
+    assert f"at most {MAX_RESOURCE_NAME}" in found
 
 
 @pytest.mark.parametrize(("field", "value"), [("apiVersion", "v1"), ("kind", "Pod"), ("kind", None)])
