@@ -27,7 +27,8 @@ from tests.support.pods import free_port
 Json = dict[str, Any]
 
 ACCOUNT: Final = "everwarm-operator"
-WAIT_S: Final = 60.0  # for what takes a second on an idle machine
+WAIT_S: Final = 120.0
+"""For what takes a second on an idle machine; but the garbage collector looks for new kinds once in 30 s only."""
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 

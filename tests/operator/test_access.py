@@ -9,7 +9,7 @@ from everwarm_operator.access import CLUSTER_RULES, RULES, Rule
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.running import World, grant, install_crd, start_operator
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 GRANTED = [(rule, verb) for rule in (*RULES, *CLUSTER_RULES) for verb in rule.verbs]
 

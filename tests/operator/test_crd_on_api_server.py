@@ -29,29 +29,16 @@ from everwarm_core.spec import (
 )
 from everwarm_operator.crd import GROUP, NAME, PLURAL, RULES, VERSION, custom_resource_definition
 from tests.cluster.control_plane import ControlPlane, Refused
+from tests.operator.running import CRDS, install_crd
 
 EXAMPLES: Final = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
-DEFINITIONS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WAIT_S: Final = 30.0  # for what takes less than a second on an idle machine
 
 
 @pytest.fixture(scope="module")
 def server(control_plane: ControlPlane) -> ControlPlane:
-    """The control plane with the definition as it is now, whoever else has installed it before."""
-    definition = custom_resource_definition()
-    try:
-        control_plane.request("POST", DEFINITIONS, definition)
-    except Refused as refused:
-        if refused.status != 409:
-            raise
-        found = control_plane.request("GET", f"{DEFINITIONS}/{NAME}")
-        definition["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
-        control_plane.request("PUT", f"{DEFINITIONS}/{NAME}", definition)
-    control_plane.wait_for(
-        "served WhisperModels",
-        lambda: control_plane.request("GET", f"{resources('default')}?limit=1"),
-        within_s=WAIT_S,
-    )
+    """The control plane with the definition installed."""
+    install_crd(control_plane)
     return control_plane
 
 
@@ -443,7 +430,7 @@ def test_example_is_accepted_unchanged(server: ControlPlane, namespace: str, pat
 
 def test_definition_is_established_without_complaints(server: ControlPlane) -> None:
     """NonStructuralSchema and the like are conditions, not refusals."""
-    found = server.request("GET", f"{DEFINITIONS}/{NAME}")["status"]["conditions"]
+    found = server.request("GET", f"{CRDS}/{NAME}")["status"]["conditions"]
     conditions = {condition["type"]: condition["status"] for condition in found}
     assert conditions.items() >= {"Established": "True", "NamesAccepted": "True"}.items()
     assert "NonStructuralSchema" not in conditions

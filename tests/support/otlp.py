@@ -19,7 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 @dataclass(frozen=True, slots=True)
 class ReceivedSpan:
-    """A span as it arrived; ids are hexadecimal, an empty *parent* marks a root."""
+    """A span as it arrived; ids are hexadecimal, an empty *parent* marks a root, *links* are ids of traces."""
 
     service: str
     name: str
@@ -29,6 +29,7 @@ class ReceivedSpan:
     attributes: dict[str, str]
     events: tuple[str, ...]
     duration_s: float
+    links: tuple[str, ...] = ()
 
 
 class OtlpReceiver:
@@ -136,6 +137,7 @@ def _spans(body: bytes) -> Iterable[ReceivedSpan]:
                     attributes=_attributes(span.attributes),
                     events=tuple(event.name for event in span.events),
                     duration_s=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+                    links=tuple(link.trace_id.hex() for link in span.links),
                 )
 
 

@@ -1,0 +1,38 @@
+"""What the operator exports: a trace of its own for each reconcile, linked to whoever applied the resource."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.running import World, grant, install_crd, running_operator
+from tests.support.otlp import OtlpReceiver
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def test_a_reconcile_is_a_trace_of_its_own_that_says_what_it_changed(
+    control_plane: ControlPlane, namespace: str, redis_url: str, tmp_path: Path
+) -> None:
+    install_crd(control_plane)
+    world = World(control_plane, namespace, redis_url)
+    kubeconfig = grant(control_plane, namespace)
+    with (
+        OtlpReceiver() as receiver,
+        running_operator(control_plane, kubeconfig, namespace, redis_url, tmp_path, **receiver.environment),
+    ):
+        applied = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+        world.apply("speech", annotations=applied)
+        spans = receiver.wait_for(
+            lambda seen: any("Deployment/speech" in str(span.attributes) for span in seen)
+        )
+        receiver.wait_for_metric("everwarm.reconcile.duration")
+        metadata = world.control_plane.request("GET", f"{world.models}/speech")["metadata"]
+    first = next(span for span in spans if "Deployment/speech" in str(span.attributes))
+    assert (first.service, first.name, first.parent) == ("everwarm-operator", "everwarm.reconcile", "")
+    assert first.trace != TRACE
+    assert first.links == (TRACE,)
+    assert first.attributes["everwarm.resource"] == f"{namespace}/speech"
+    assert metadata["annotations"] == applied
