@@ -11,14 +11,13 @@ however many resources pool one model.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from everwarm_core.errors import SpecError
 from everwarm_core.spec import WhisperModel
+from everwarm_operator.desired import object_keys
 from everwarm_operator.naming import INSTANCE_LABEL, object_name
 from everwarm_operator.observed import Json, ObservedPod, ObservedResource
-
-OBJECT_KINDS: Final = ("Deployment", "Service", "PodDisruptionBudget")
 
 
 class Key(NamedTuple):
@@ -93,10 +92,6 @@ class Store:
     def __iter__(self) -> Iterator[Key]:
         return iter(tuple(self._models))
 
-    def __len__(self) -> int:
-        """Resources known."""
-        return len(self._models)
-
     def model(self, key: Key) -> Declared | None:
         """The resource *key*; None when there is none."""
         return self._models.get(key)
@@ -122,26 +117,22 @@ class Store:
         self._forget_names(key, self._models.pop(key, None))
         self._instances.pop((key.namespace, object_name(key.name)), None)
 
-    def rivals(self, key: Key) -> Iterator[Declared]:
+    def rival_keys(self, key: Key) -> tuple[Key, ...]:
         """The valid resources of the namespace that could dispute a name of *key*'s, itself left out."""
         declared = self._models.get(key)
         if declared is None or declared.model is None:
-            return
+            return ()
         model = declared.model.spec.model
         found: set[Key] = set()
         for name in (*declared.claims, model):
             found |= self._claimants.get((key.namespace, name), set())
         for name in declared.claims - {model}:
             found |= self._holders.get((key.namespace, name), set())
-        for rival in sorted(found - {key}):
-            yield self._models[rival]
+        return tuple(sorted(found - {key}))
 
-    def rival_keys(self, key: Key) -> tuple[Key, ...]:
-        """The keys of `rivals`."""
-        return tuple(
-            Key(rival.body["metadata"]["namespace"], rival.body["metadata"]["name"])
-            for rival in self.rivals(key)
-        )
+    def rivals(self, key: Key) -> Iterator[Declared]:
+        """The resources of `rival_keys`."""
+        return (self._models[rival] for rival in self.rival_keys(key))
 
     def _forget_names(self, key: Key, declared: Declared | None) -> None:
         if declared is None:
@@ -179,12 +170,11 @@ class Store:
 
     def objects(self, key: Key) -> dict[tuple[str, str], Json]:
         """The live objects of *key*, by (kind, name)."""
-        name = object_name(key.name)
-        found = {}
-        for kind in OBJECT_KINDS:
-            if standing := self._objects.get((key.namespace, kind, name)):
-                found[kind, name] = standing.body
-        return found
+        found = {
+            (kind, name): self._objects.get((key.namespace, kind, name))
+            for kind, name in object_keys(key.name)
+        }
+        return {at: standing.body for at, standing in found.items() if standing}
 
     def put_pod(self, body: Json) -> Key | None:
         """A pod was seen; the resource it belongs to, if that is known."""
