@@ -15,6 +15,7 @@ BENCHMARKS: Final = {
     "routing": "time to choose among 5,000 pods",
     "overhead": "what client and HTTP add to the pod's own time",
     "chaos": "pods and Valkey killed under steady load: lost requests",
+    "operator_latency": "what the operator takes from apply to Ready, and from the registry to a gate",
     "operator_scale": "a hundred and a thousand WhisperModels: time, writes and memory of the operator",
     "workers": "four LiveKit workers: copies of the model, with pods and with the local fallback",
 }
@@ -22,11 +23,11 @@ BENCHMARKS: Final = {
 
 def main() -> int:
     """Run the named benchmarks; 0 when every promise held."""
-    names = "\n".join(f"  {name:<14} {what}" for name, what in BENCHMARKS.items())
+    names = "\n".join(f"  {name:<16} {what}" for name, what in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Benchmarks of Everwarm. Each prints a table and writes bench/results/NAME.{json,md}.",
-        epilog=f"benchmarks:\n{names}\n  {'all':<14} every one of them",
+        epilog=f"benchmarks:\n{names}\n  {'all':<16} every one of them",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none prints the list")
