@@ -18,6 +18,7 @@ from bench.operator_scale import FLAGS, declare_node, own_valkey
 from bench.report import Figure, Promise, Report
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import PodRecord, PodState
+from everwarm_core.registry.view import GRACE_S
 from everwarm_core.registry.writer import RegistryWriter
 from tests.cluster.control_plane import running_control_plane
 from tests.operator.running import World, grant, install_crd, record_of, running_operator
@@ -41,6 +42,12 @@ def run() -> Report:
         declare_node(plane)
         world = World(plane, NAMESPACE, valkey.url)
         with running_operator(plane, grant(plane, NAMESPACE), NAMESPACE, valkey.url, Path(folder)):
+            world.apply(
+                "anchor", replicas=0
+            )  # the operator follows the registries of namespaces with resources
+            time.sleep(
+                GRACE_S + 1.0
+            )  # the rule itself: so long a registry must have been there before absence counts
             rounds = [_round(world, number) for number in range(ROUNDS)]
     share = [sum(each[step] for step in SHARE) for each in rounds]
     flips = {step: [each[step] for each in rounds] for step in FLIPS}

@@ -2,10 +2,12 @@
 
 One `RegistryReader` a namespace, as agents have: it keeps a snapshot, tells outages from departures and awaits pods that
 had no time to come back (`everwarm_core.registry.view`). Heartbeats renew leases every second and are no news; a pod
-that comes, goes, or is in another state or process is.
+that comes, goes, or is in another state or process is, and so is a lease that lapses: that is told when it does, not
+when the next reading shows it.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -18,7 +20,7 @@ from everwarm_operator.gate import Registry
 
 Clock = Callable[[], float]
 
-TRUST_MARGIN_S: Final = 0.1  # after GRACE_S, so that the look that follows it finds it over
+MARGIN_S: Final = 0.1  # after a moment that changes a verdict, so that the look that follows it finds it over
 
 
 class _Facts(NamedTuple):
@@ -91,21 +93,25 @@ class _Follower:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(), name="registry reader")
             snapshot: Snapshot | None = None
-            trusted_at: float | None = None
+            trusted_at = lapses_at = math.inf
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        None if trusted_at is None else max(0.0, trusted_at - clock())
-                    ):
+                    async with asyncio.timeout(_pause_s(min(trusted_at, lapses_at) - clock())):
                         snapshot = await self.reader.changed(snapshot)
                         if self._turn(snapshot, clock()):
-                            trusted_at = None if snapshot.frozen else clock() + GRACE_S + TRUST_MARGIN_S
+                            trusted_at = math.inf if snapshot.frozen else clock() + GRACE_S + MARGIN_S
                             tell(None)
                         elif news := self._news(snapshot):
                             tell(news)
+                        lapses_at = _next_lapse(snapshot, clock())
                         continue
-                trusted_at = None
-                tell(None)
+                now = clock()
+                if trusted_at <= now:
+                    trusted_at = math.inf
+                    tell(None)
+                if snapshot is not None and lapses_at <= now:
+                    tell({lease.pod.id for lease in snapshot.leases if lease.expires_at <= now})
+                    lapses_at = _next_lapse(snapshot, now)
 
     def _turn(self, snapshot: Snapshot, now: float) -> bool:
         """Note whether Redis is in reach; whether that has changed, which concerns every pod."""
@@ -122,6 +128,16 @@ class _Follower:
     def _news(self, snapshot: Snapshot) -> frozenset[str]:
         before, self._facts = self._facts, _facts(snapshot.leases)
         return frozenset(uid for uid, _ in before.items() ^ self._facts.items())
+
+
+def _pause_s(left_s: float) -> float | None:
+    return None if left_s == math.inf else max(0.0, left_s)
+
+
+def _next_lapse(snapshot: Snapshot, now: float) -> float:
+    """When the next lease is surely over, unless it is renewed until then; never while Redis is out of reach."""
+    running = (lease.expires_at for lease in snapshot.leases if lease.expires_at > now)
+    return math.inf if snapshot.frozen else min(running, default=math.inf) + MARGIN_S
 
 
 def _facts(leases: Collection[Lease]) -> dict[str, _Facts]:
