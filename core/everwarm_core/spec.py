@@ -324,6 +324,24 @@ class Warmup(SpecPart):
     """Budget from process start to warm; a pod that needs longer fails and is started again."""
 
 
+class Rollout(SpecPart):
+    """How one generation of pods follows the other. The default adds a warm pod before it takes one away, and so needs
+    room for one more; where the last GPU is taken, maxUnavailable 1 and maxSurge 0 replace pods in their place, with
+    one pod less meanwhile.
+    """
+
+    max_surge: Annotated[int, Field(ge=0, le=1000), WHOLE] = 1
+    """Pods there may be beyond replicas during a rollout."""
+    max_unavailable: Annotated[int, Field(ge=0, le=1000), WHOLE] = 0
+    """Pods that may be missing from replicas during a rollout; above 0, requests meet fewer warm pods meanwhile."""
+
+    @model_validator(mode="after")
+    def _can_move(self) -> Self:
+        if self.max_surge == 0 and self.max_unavailable == 0:
+            raise ValueError("maxUnavailable: a rollout needs maxSurge or maxUnavailable above 0")
+        return self
+
+
 class EnvVar(SpecPart):
     """An environment variable of the container: a value, or where it comes from."""
 
@@ -442,6 +460,8 @@ class WhisperModelSpec(SpecPart):
     """What one request may ask for."""
     warmup: Warmup = Warmup()
     """How long becoming warm may take."""
+    rollout: Rollout = Rollout()
+    """How pods are replaced when what they are made of changes."""
     template: Template = Template()
     """Merged into the pods on Kubernetes."""
 

@@ -190,6 +190,14 @@ RULES: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     "spec.source": (
         _rule(f"{_GIVEN}.filter(given, given).size() <= 1", f"give at most one of {', '.join(_SOURCES)}"),
     ),
+    "spec.rollout": (
+        _rule(
+            # Guarded: the default of the whole is judged before the fields of it have theirs.
+            "!has(self.maxSurge) || self.maxSurge > 0 || has(self.maxUnavailable) && self.maxUnavailable > 0",
+            "a rollout needs maxSurge or maxUnavailable above 0",
+            fieldPath=".maxUnavailable",
+        ),
+    ),
     "spec.source.persistentVolumeClaim.path": (_STAYS_INSIDE,),
     "spec.source.image.path": (_STAYS_INSIDE,),
     "spec.template.annotations": (_KEYS_ARE_FREE,),
@@ -260,7 +268,9 @@ STATUS: Final[Schema] = {
         ),
         "languages": _texts("Languages proven warm, with the default filled in.", limit=MAX_LANGUAGES),
         "loadSeconds": _seconds("Longest load of the weights among the pods, in seconds."),
-        "warmSeconds": _seconds("Longest way from process start to warm among the pods, in seconds."),
+        "warmSeconds": _seconds(
+            "Longest way from process start to warm among the pods, in seconds; loadSeconds is part of it."
+        ),
         "conditions": {
             "type": "array",
             "description": "Ready, Reconciling and Stalled, as `kubectl wait` and Helm understand them.",

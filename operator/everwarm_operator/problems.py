@@ -284,7 +284,8 @@ def _placement_problem(pod: ObservedPod) -> Problem | None:
         )
         return Problem(ProblemReason.CLAIM_NOT_FOUND, message)
     text = pod.unschedulable or "no node fits"
-    return Problem(ProblemReason.UNSCHEDULABLE, cut(f"no node takes a pod: {text}"), stalls=False)
+    advice = "; make room, or have rollouts replace pods in their place (spec.rollout)"
+    return Problem(ProblemReason.UNSCHEDULABLE, cut(f"no node takes a pod: {text}", advice), stalls=False)
 
 
 _RECOGNISERS: Final[tuple[Callable[[ObservedPod], Problem | None], ...]] = (

@@ -52,6 +52,8 @@ class OperatorSettings(BaseSettings):
     """Secret, in each namespace served, whose key `token` holds the internal token that pods ask callers for."""
     operator_pod_otlp_endpoint: str | None = None
     """Where pods export traces and metrics to, as `http://collector:4318`."""
+    operator_pod_ipv6: bool = False
+    """Whether pods have IPv6 addresses only, as in a single-stack IPv6 cluster."""
     operator_host: str = "0.0.0.0"  # noqa: S104 - a container's port
     """Address of `/livez`, `/readyz` and `/metrics`."""
     operator_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
@@ -70,4 +72,5 @@ class OperatorSettings(BaseSettings):
             token_secret=SecretRef(token, "token") if token else None,
             otlp_endpoint=self.operator_pod_otlp_endpoint,
             image_pull_policy=self.operator_pod_image_pull_policy,
+            is_ipv6=self.operator_pod_ipv6,
         )

@@ -140,6 +140,8 @@ ACCEPTED: Final[tuple[dict[str, Any], ...]] = (
     {"limits": {"audioSeconds": 0.5, "uploadBytes": 1 << 31}},
     {"limits": {"audioSeconds": 86_400, "uploadBytes": 1}},
     {"warmup": {"timeoutSeconds": 86_400}},
+    {"rollout": {"maxSurge": 0, "maxUnavailable": 1}},
+    {"rollout": {"maxUnavailable": 1}},
     {"template": {"resources": {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"nvidia.com/gpu": 1}}}},
     {"template": {"resources": {"requests": {"cpu": "1.5", "memory": "1e9"}, "claims": [{"name": "gpu"}]}}},
     {"template": {"nodeSelector": {"gpu": "yes", "empty": ""}}},
@@ -252,6 +254,9 @@ REFUSED: Final[tuple[tuple[dict[str, Any], str, str], ...]] = (
     ({"limits": {"audioSeconds": 86_401}}, "spec.limits.audioSeconds", "less than or equal to 86400"),
     ({"limits": {"uploadBytes": 0}}, "spec.limits.uploadBytes", "should be greater than 0"),
     ({"limits": {"uploadBytes": 1 << 40}}, "spec.limits.uploadBytes", "less than or equal to"),
+    ({"rollout": {"maxSurge": 0}}, "spec.rollout.maxUnavailable", "maxSurge or maxUnavailable above 0"),
+    ({"rollout": {"maxSurge": -1}}, "spec.rollout.maxSurge", "greater than or equal to 0"),
+    ({"rollout": {"maxUnavailable": 1001}}, "spec.rollout.maxUnavailable", "less than or equal to 1000"),
     ({"warmup": {"timeoutSeconds": 0}}, "spec.warmup.timeoutSeconds", "greater than or equal to 1"),
     # Where the weights come from.
     ({"image": ""}, "spec.image", "should match"),

@@ -56,6 +56,7 @@ RICH: dict[str, Any] = {
         }
     },
     "warmup": {"timeoutSeconds": 1200},
+    "rollout": {"maxSurge": 2, "maxUnavailable": 1},
     "template": {
         "nodeSelector": {"gpu": "l4"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
@@ -170,6 +171,12 @@ def test_all_selectors_select_the_pods() -> None:
 def test_a_rollout_never_has_fewer_warm_pods_than_before() -> None:
     strategy = desired(whisper_model())["Deployment"]["spec"]["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+
+
+def test_a_rollout_may_replace_pods_in_their_place_where_there_is_no_room_for_another() -> None:
+    rollout = {"maxSurge": 0, "maxUnavailable": 1}
+    strategy = desired(whisper_model(rollout=rollout))["Deployment"]["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == rollout
 
 
 @pytest.mark.parametrize("timeout_s", [1, 600, 86_400])

@@ -1,7 +1,7 @@
 """The Deployment of a resource: how many pods, and how one generation of them follows the other.
 
-A rollout adds one warm pod before it takes one away, so it needs room for one more than there are. Replicas belong
-to the operator alone; autoscalers change the resource's scale, never this.
+Unless the resource says otherwise, a rollout adds one warm pod before it takes one away, so it needs room for one more
+than there are. Replicas belong to the operator alone; autoscalers change the resource's scale, never this.
 """
 
 from typing import Final
@@ -36,7 +36,10 @@ def deployment(model: WhisperModel, *, owner: Owner, platform: Platform) -> Mani
                 "progressDeadlineSeconds": deadline_s,
                 "strategy": {
                     "type": "RollingUpdate",
-                    "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+                    "rollingUpdate": {
+                        "maxUnavailable": model.spec.rollout.max_unavailable,
+                        "maxSurge": model.spec.rollout.max_surge,
+                    },
                 },
                 "selector": {"matchLabels": selector_labels(model.name)},
                 "template": pod_template(model, platform=platform),
