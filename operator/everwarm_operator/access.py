@@ -1,7 +1,8 @@
 """What the operator may do in a cluster, and why: the rules of the Role that the chart ships, made from here.
 
-Nothing is read that is not watched, nothing is deleted (owner references do that), and of a pod only its status is
-written. Server-side apply needs `create` beside `patch`, since it makes what is not there.
+Nothing is read that is not watched, but for the platform's Secret and the operator's own Deployment, by name; nothing
+is deleted (owner references do that), and of a pod only its status is written. Server-side apply needs `create` beside
+`patch`, since it makes what is not there; RBAC cannot restrict `create` to a name.
 """
 
 from collections.abc import Mapping
@@ -14,17 +15,19 @@ APPLY: Final = (*WATCH, "create", "patch")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of RBAC; *reason* says what would not work without it."""
+    """One rule of RBAC, for the objects *names* or for all; *reason* says what would not work without it."""
 
     group: str
     resource: str
     verbs: tuple[str, ...]
     reason: str
+    names: tuple[str, ...] = ()
 
     @property
     def body(self) -> Mapping[str, Any]:
         """As the API has it."""
-        return {"apiGroups": [self.group], "resources": [self.resource], "verbs": list(self.verbs)}
+        named = {"resourceNames": list(self.names)} if self.names else {}
+        return {"apiGroups": [self.group], "resources": [self.resource], "verbs": list(self.verbs), **named}
 
 
 RULES: Final = (
@@ -50,3 +53,19 @@ CLUSTER_RULES: Final = (
 )
 """In the whole cluster, also for an operator of some namespaces: without them it starts after a minute of asking again,
 and sees a namespace or a CRD that comes later only after a restart."""
+
+
+def secret_rules(secret: str) -> tuple[Rule, ...]:
+    """What the platform's Secret, called *secret*, takes where it or a copy of it is written."""
+    return (
+        Rule("", "secrets", ("create",), "the platform's Secret, where there is none"),
+        Rule("", "secrets", ("get", "patch"), "the same, completed and kept as it was", (secret,)),
+    )
+
+
+def home_rules(secret: str, deployment: str) -> tuple[Rule, ...]:
+    """In the operator's own namespace, where its *deployment* owns the Secret."""
+    return (
+        *secret_rules(secret),
+        Rule("apps", "deployments", ("get",), "who owns the platform's Secret", (deployment,)),
+    )

@@ -1,7 +1,8 @@
-"""The API server, as far as the operator writes to it: five requests, each of which means the same however often it is sent.
+"""The API server, as far as the operator asks it itself: five requests, each of which means the same however often it is sent.
 
 Objects are applied on the server's side under one field manager, so foreign fields stay and ours are ours; statuses and
-a pod's gate are patched by merge. Reading is kopf's part (`handlers`), whose watches fill `observed`.
+a pod's gate are patched by merge. Reading is kopf's part (`handlers`), whose watches fill `observed`; only what is not
+watched is read here, by name.
 
 The requests are made through `kubernetes.aio`'s transport (TLS, tokens that rotate, proxies), not through its typed
 calls: those refuse fields that are newer than the client before anything is sent.
@@ -10,6 +11,7 @@ calls: those refuse fields that are newer than the client before anything is sen
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
@@ -37,7 +39,9 @@ _PLURALS: Final = {
     "Deployment": "deployments",
     "Service": "services",
     "PodDisruptionBudget": "poddisruptionbudgets",
+    "Secret": "secrets",
 }
+_ROOTS: Final = {"Deployment": "/apis/apps/v1", "Secret": "/api/v1"}
 
 
 class Refused(Exception):
@@ -89,6 +93,16 @@ class Cluster:
         """Close the connections."""
         if self._api is not None:
             await self._api.close()  # type: ignore[no-untyped-call]  # typed in part only
+
+    async def read(self, kind: str, namespace: str, name: str) -> Json | None:
+        """The object of *kind*, a Deployment or a Secret; None when there is none."""
+        path = f"{_ROOTS[kind]}/namespaces/{quote(namespace)}/{_PLURALS[kind]}/{quote(name)}"
+        try:
+            return await self._ask("GET", path)
+        except Refused as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     async def apply(self, manifest: Manifest, *, force: bool) -> Json:
         """Make the object as *manifest* says; returns it as it is now.
@@ -159,8 +173,19 @@ class Cluster:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Json:
-        assert self._api is not None, "used inside `async with`"
         self._writes.add(1, {Attribute.WRITTEN: written})
+        return await self._ask(method, path, body, content_type=content_type, query=query)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        content_type: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        assert self._api is not None, "used inside `async with`"
         method, url, headers, data, _ = await self._api.param_serialize(
             method,
             path,

@@ -27,6 +27,7 @@ from everwarm_operator.cluster import Cluster, Refused
 from everwarm_operator.desired import Platform
 from everwarm_operator.events import Memory
 from everwarm_operator.gate import GatePatch
+from everwarm_operator.platform_secrets import PlatformSecrets
 from everwarm_operator.reconcile import Instant, Observed, Outcome, Rival, reconcile, reject
 from everwarm_operator.registries import Clock, Registries
 from everwarm_operator.store import Declared, Key, Store
@@ -44,13 +45,14 @@ def _now() -> datetime:
 class Controller:
     """Reconciles what is in *store*; runs inside `run`.
 
-    redis_url: the registry's; clock: monotonic seconds; wall: aware datetimes.
+    secrets: what pods need to find in their namespace; redis_url: the registry's; clock: monotonic seconds; wall: aware datetimes.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         platform: Platform,
+        secrets: PlatformSecrets | None = None,
         *,
         redis_url: str,
         workers: int,
@@ -62,6 +64,7 @@ class Controller:
         self.queue: Final = WorkQueue[Key]()
         self._cluster = cluster
         self._platform = platform
+        self._secrets = secrets
         self._workers = workers
         self._resync_s = resync_s
         self._clock = clock
@@ -89,6 +92,9 @@ class Controller:
         self._memories.pop(key, None)
         for rival in rivals:
             self.queue.add(rival)
+        if self._secrets is not None:
+            self._secrets.doubt(key.namespace)
+            self.changed(next((other for other in self.store if other.namespace == key.namespace), None))
         self._registries.keep({known.namespace for known in self.store})
 
     def changed(self, key: Key | None) -> None:
@@ -179,6 +185,8 @@ class Controller:
         return reconcile(declared.model, observed, self._platform, registry, now)
 
     async def _apply(self, key: Key, outcome: Outcome) -> None:
+        if self._secrets is not None:
+            await self._secrets.provide(key.namespace, lambda: self.store.uids(key.namespace))
         known = self.store.objects(key)
         for manifest in outcome.apply:
             self.store.put_object(await self._cluster.apply(manifest, force=manifest.key in known))

@@ -14,9 +14,11 @@ import structlog
 from pydantic import ValidationError
 
 from everwarm_core import telemetry
-from everwarm_core.errors import EverwarmError, SpecError
+from everwarm_core.errors import EverwarmError, PlatformError, SpecError
 from everwarm_core.logs import configure_logging
+from everwarm_core.registry.access import Role
 from everwarm_core.telemetry import Telemetry
+from everwarm_operator.desired.platform_secret import url_key
 from everwarm_operator.settings import VERSION, OperatorSettings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -100,9 +102,10 @@ def _operate(settings: OperatorSettings) -> None:
 
 async def operate(settings: OperatorSettings, exported: Telemetry) -> None:
     """One operator's whole life, until SIGTERM or SIGINT. Raises PlatformError when it cannot begin."""
-    from everwarm_operator.cluster import Cluster
+    from everwarm_operator.cluster import Cluster, Refused
     from everwarm_operator.controller import Controller
     from everwarm_operator.handlers import watch
+    from everwarm_operator.platform_secrets import PlatformSecrets
     from everwarm_operator.server import serving
 
     stop, listed = asyncio.Event(), asyncio.Event()
@@ -110,10 +113,22 @@ async def operate(settings: OperatorSettings, exported: Telemetry) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Cluster() as cluster:
+        secrets, redis_url = None, settings.redis_url
+        if home := settings.home():
+            secrets = PlatformSecrets(
+                cluster, home, settings.registry(), refresh_s=settings.operator_resync_seconds
+            )
+            try:
+                held = await secrets.ensure()
+            except Refused as error:
+                raise PlatformError(f"Secret {home.secret_name!r} cannot be seen to: {error}") from error
+            redis_url = redis_url or held[url_key(Role.OPERATOR)]
+        assert redis_url is not None, "the settings say so"
         controller = Controller(
             cluster,
             settings.platform(),
-            redis_url=settings.redis_url,
+            secrets,
+            redis_url=redis_url,
             workers=settings.operator_workers,
             resync_s=settings.operator_resync_seconds,
         )

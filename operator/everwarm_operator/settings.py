@@ -5,12 +5,14 @@ WhisperModel.
 """
 
 from importlib.metadata import version
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from everwarm_operator.desired.platform import Platform, SecretRef
+from everwarm_core.registry.access import Role
+from everwarm_operator.desired.platform import Home, Platform, SecretRef
+from everwarm_operator.desired.platform_secret import TOKEN, BundledValkey, ExternalRedis, url_key
 
 VERSION: Final = version("everwarm-operator")
 
@@ -36,8 +38,9 @@ class OperatorSettings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    redis_url: str
-    """Redis or Valkey with the registry, as `redis://host:6379/0`; the operator reads it."""
+    redis_url: str | None = None
+    """Redis or Valkey with the registry, as `redis://host:6379/0`; the operator reads it. With the chart's own Valkey
+    it comes from the platform's Secret."""
     operator_namespaces: Names = ()
     """Namespaces to serve, comma-separated; none means the whole cluster, for which it needs a ClusterRole."""
     operator_pod_image: str = f"everwarm/stt:{VERSION}"
@@ -45,11 +48,19 @@ class OperatorSettings(BaseSettings):
     operator_pod_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When nodes pull that image."""
     operator_pod_redis_url: str | None = None
-    """The registry's URL as pods reach it; default: the operator's own. With a password in it, use the Secret instead."""
-    operator_pod_redis_secret: str | None = None
-    """Secret, in each namespace served, whose key `url` is the registry's URL for pods; wins over a plain URL."""
-    operator_pod_token_secret: str | None = None
-    """Secret, in each namespace served, whose key `token` holds the internal token that pods ask callers for."""
+    """The registry's URL as pods reach it; default: the operator's own. Without the platform's Secret it stands in the
+    pods in plain."""
+    operator_platform_secret: str | None = None
+    """Name of the platform's Secret: the internal token, and the registry's URL for each role. The operator makes it in
+    its own namespace, and copies what pods need of it to others. Without it pods ask callers for no token."""
+    operator_platform_secret_managed: bool = True
+    """Whether the operator makes and completes that Secret; off where somebody else does."""
+    operator_valkey_address: str | None = None
+    """`host:port` of the chart's own Valkey, whose users and passwords are made with the platform's Secret."""
+    operator_namespace: str | None = None
+    """Namespace the operator runs in; needed for the platform's Secret."""
+    operator_name: str | None = None
+    """Deployment the operator runs in; the platform's Secret goes with it."""
     operator_pod_otlp_endpoint: str | None = None
     """Where pods export traces and metrics to, as `http://collector:4318`."""
     operator_pod_ipv6: bool = False
@@ -63,14 +74,48 @@ class OperatorSettings(BaseSettings):
     operator_resync_seconds: PositiveFloat = 300.0
     """How often every resource is reconciled although nothing was heard of it."""
 
+    @model_validator(mode="after")
+    def _says_where_the_registry_is(self) -> Self:
+        if not self.redis_url and not self.operator_valkey_address:
+            raise ValueError("EVERWARM_REDIS_URL: say where the registry is, as redis://host:6379/0")
+        if self.operator_valkey_address and not self.operator_platform_secret:
+            raise ValueError(
+                "EVERWARM_OPERATOR_PLATFORM_SECRET: the chart's own Valkey takes its users from that Secret"
+            )
+        if self.operator_platform_secret and not self.operator_namespace:
+            raise ValueError("EVERWARM_OPERATOR_NAMESPACE: say where the platform's Secret is")
+        return self
+
     def platform(self) -> Platform:
         """What pods are told of this installation."""
-        secret, token = self.operator_pod_redis_secret, self.operator_pod_token_secret
+        secret = self.operator_platform_secret
         return Platform(
             image=self.operator_pod_image,
-            redis_url=SecretRef(secret, "url") if secret else self.operator_pod_redis_url or self.redis_url,
-            token_secret=SecretRef(token, "token") if token else None,
+            redis_url=SecretRef(secret, url_key(Role.POD)) if secret else self._pod_redis_url,
+            token_secret=SecretRef(secret, TOKEN) if secret else None,
             otlp_endpoint=self.operator_pod_otlp_endpoint,
             image_pull_policy=self.operator_pod_image_pull_policy,
             is_ipv6=self.operator_pod_ipv6,
         )
+
+    def home(self) -> Home | None:
+        """Where the platform's Secret is; None when there is to be none."""
+        if not (self.operator_platform_secret and self.operator_namespace):
+            return None
+        return Home(
+            namespace=self.operator_namespace,
+            secret_name=self.operator_platform_secret,
+            deployment=self.operator_name,
+            is_managed=self.operator_platform_secret_managed,
+        )
+
+    def registry(self) -> BundledValkey | ExternalRedis:
+        """Whose Redis it is."""
+        if self.operator_valkey_address:
+            return BundledValkey(self.operator_valkey_address)
+        assert self._pod_redis_url is not None, "validated"
+        return ExternalRedis(self._pod_redis_url)
+
+    @property
+    def _pod_redis_url(self) -> str | None:
+        return self.operator_pod_redis_url or self.redis_url

@@ -117,6 +117,14 @@ class Store:
         self._forget_names(key, self._models.pop(key, None))
         self._instances.pop((key.namespace, object_name(key.name)), None)
 
+    def uids(self, namespace: str) -> dict[str, str]:
+        """The resources of *namespace* that are to stay: name by UID."""
+        return {
+            declared.observed.uid: key.name
+            for key, declared in self._models.items()
+            if key.namespace == namespace and not declared.is_deleting
+        }
+
     def rival_keys(self, key: Key) -> tuple[Key, ...]:
         """The valid resources of the namespace that could dispute a name of *key*'s, itself left out."""
         declared = self._models.get(key)

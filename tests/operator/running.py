@@ -53,14 +53,18 @@ def grant(
     *,
     rules: Sequence[Rule] = RULES,
     cluster_rules: Sequence[Rule] = CLUSTER_RULES,
+    account_in: str | None = None,
 ) -> Path:
-    """Make the operator's account in *namespace*, with *rules* there; returns its kubeconfig."""
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
-    control_plane.request(
-        "POST",
-        f"/api/v1/namespaces/{namespace}/serviceaccounts",
-        {"metadata": {"name": ACCOUNT}},
-    )
+    """Grant the operator *rules* in *namespace*; returns the kubeconfig of its account.
+
+    account_in: the namespace of an account that is there already; by default one is made in *namespace*.
+    """
+    home = account_in or namespace
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}
+    if account_in is None:
+        control_plane.request(
+            "POST", f"/api/v1/namespaces/{home}/serviceaccounts", {"metadata": {"name": ACCOUNT}}
+        )
     for scope, kind, name, granted in (
         (f"/namespaces/{namespace}", "Role", ACCOUNT, rules),
         ("", "ClusterRole", f"{ACCOUNT}-{namespace}", cluster_rules),
@@ -80,7 +84,7 @@ def grant(
                 "subjects": [subject],
             },
         )
-    return control_plane.kubeconfig_of_service_account(namespace, ACCOUNT)
+    return control_plane.kubeconfig_of_service_account(home, ACCOUNT)
 
 
 @dataclass(slots=True)

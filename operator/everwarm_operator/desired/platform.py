@@ -27,3 +27,16 @@ class Platform:
     otlp_endpoint: str | None = None
     image_pull_policy: str | None = None
     is_ipv6: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where the Secret *secret_name* is: the operator's own *namespace*; it goes with the Deployment *deployment*.
+
+    is_managed: whether the operator makes it; otherwise somebody else does, and it is only read.
+    """
+
+    namespace: str
+    secret_name: str
+    deployment: str | None
+    is_managed: bool
