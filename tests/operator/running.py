@@ -297,6 +297,23 @@ class World:
             },
         )
 
+    def cannot_pull(self, pod: Json, reason: str) -> None:
+        """Say as the kubelet that the pod's image cannot be pulled, for *reason*."""
+        waiting = {"reason": "ErrImagePull", "message": reason}
+        status = {
+            "name": "stt",
+            "ready": False,
+            "restartCount": 0,
+            "image": "x",
+            "imageID": "",
+            "state": {"waiting": waiting},
+        }
+        self.control_plane.request(
+            "PATCH",
+            f"{self.pods_path}/{pod['metadata']['name']}/status",
+            {"status": {"containerStatuses": [status]}},
+        )
+
     def _conditions(self, pod_name: str) -> list[Json]:
         pod = self.control_plane.request("GET", f"{self.pods_path}/{pod_name}")
         found: list[Json] = pod.get("status", {}).get("conditions", [])

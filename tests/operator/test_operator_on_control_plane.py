@@ -309,6 +309,21 @@ async def test_what_the_api_server_refuses_is_told_and_heals_when_it_is_repaired
     pods(world, 1)
 
 
+async def test_an_image_that_cannot_be_pulled_is_told_and_heals_when_it_can(
+    operator: RunningOperator, world: World
+) -> None:
+    world.apply("speech", image="registry.example/stt:none")
+    (pod,) = pods(world, 1)
+    world.cannot_pull(pod, "manifest unknown")
+    world.wait("a stall", lambda: world.condition("speech", "Stalled").get("reason") == "ImageNotPulled")
+    message = world.condition("speech", "Stalled")["message"]
+    assert "registry.example/stt:none" in message
+    assert "manifest unknown" in message
+    world.wait("an Event", lambda: world.events("ImageNotPulled"))
+    world.run_container(pod)
+    world.wait("the end of the stall", lambda: world.condition("speech", "Stalled")["status"] == "False")
+
+
 async def test_a_stranger_s_object_of_the_same_name_is_not_taken_over(
     operator: RunningOperator, world: World
 ) -> None:
