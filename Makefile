@@ -6,10 +6,11 @@ VENV := .venv
 UV_VERSION := 0.13.9
 MEMBERS := core stt_pod agent operator
 PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
+CUDA_LIBRARIES := 'nvidia-cublas-cu12>=12.4,<13' 'nvidia-cudnn-cu12>=9.1,<10' # what CTranslate2's wheels load on a GPU
 EDITABLE := $(MEMBERS:%=-e %)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs lock clean
+.PHONY: help demo test lint bench images docs lock clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -30,14 +31,20 @@ lint: $(VENV)/.test ## Style, types and import direction; seconds, no network
 bench: $(VENV)/.test ## Measure; results go to bench/results
 	$(VENV)/bin/python -m bench $(ARGS)
 
+images: ## Build the container images and print their sizes (docs/how-to/images.md)
+	$(PYTHON) images/build.py $(ARGS)
+
 docs: $(VENV)/.test ## Write the reference pages that are made from the code
 	$(VENV)/bin/python docs/generate.py
 
-lock: $(VENV)/.uv ## Write requirements.lock from the pyproject.toml files (ARGS=--upgrade for new versions)
+lock: $(VENV)/.uv ## Write the two requirements*.lock from the pyproject.toml files (ARGS=--upgrade for new versions)
 	.ci/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --all-extras \
 		--group pyproject.toml:dev --group pyproject.toml:base-model $(MEMBERS:%=%/pyproject.toml) \
 		--no-emit-package everwarm-core --no-emit-package everwarm-stt \
 		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
+	printf '%s\n' $(CUDA_LIBRARIES) | .ci/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
+		--python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
+		--output-file requirements-cuda.lock $(ARGS) -
 
 clean: ## Remove what the commands made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis

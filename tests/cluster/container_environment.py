@@ -48,8 +48,9 @@ async def environment(pod: Json, container: Json, get: Get) -> dict[str, str]:
             if reference["key"] in content:
                 values[name] = content[reference["key"]].decode()
             elif not optional:
+                what = "Secret" if kind == "secrets" else "ConfigMap"
                 raise NotThere(
-                    f"couldn't find key {reference['key']} in {kind} {namespace}/{reference['name']}"
+                    f"couldn't find key {reference['key']} in {what} {namespace}/{reference['name']}"
                 )
         else:
             raise ValueError(f"this source of a variable is not played: {variable}")
@@ -104,7 +105,7 @@ async def _content(get: Get, namespace: str, kind: str, name: str, *, optional: 
     if found is None:
         if optional:
             return {}
-        raise NotThere(f'{kind} "{name}" not found')
+        raise NotThere(f'{kind.removesuffix("s")} "{name}" not found')
     if kind == "secrets":
         return {key: base64.b64decode(value) for key, value in found.get("data", {}).items()}
     return {key: value.encode() for key, value in found.get("data", {}).items()}

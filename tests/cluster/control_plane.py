@@ -2,13 +2,14 @@
 
 What is real is everything above the node: admission, RBAC, CRDs with their CEL rules, server-side apply, watches,
 Deployments, garbage collection, scheduling. There is no node; a test that needs one makes a Node object, or starts a
-`process_kubelet`. Nothing needs root: etcd listens on a Unix socket, the API server on a free loopback port, and the
+`process_kubelet`. (`node.py` puts a real one under it.) Nothing needs root: etcd listens on a Unix socket, the API server on a free loopback port, and the
 other two on nothing.
 
 It leaves nothing behind: the parts end with the process that started them, even when it is killed, and on the way
 out their data is removed. Logs stay in `logs`, since pytest keeps its last folders for whoever looks for the reason of a failure.
 """
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -20,21 +21,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster.binaries import Binaries, Part, find_binaries
+from tests.cluster.binaries import Binaries, NodePart, Part, find_binaries
 from tests.cluster.certificates import Authority, Certificate, write_kubeconfig
 from tests.support.pods import free_port
 
 START_TIMEOUT_S: Final = 90.0  # 4 s on an idle machine of two cores
 REQUEST_TIMEOUT_S: Final = 30.0
+LOOPBACK: Final = "127.0.0.1"
+SERVICE_CIDR: Final = "10.96.0.0/16"
 API_NAMES: Final = (
     "DNS:localhost",
+    "DNS:kubernetes",
+    "DNS:kubernetes.default",
     "DNS:kubernetes.default.svc",
     "DNS:kubernetes.default.svc.cluster.local",
-    "IP:127.0.0.1",
+    f"IP:{LOOPBACK}",
+    "IP:10.96.0.1",  # the first one of SERVICE_CIDR, which the API server takes for itself
 )
 CONTROLLER_FLAGS: Final = (
     "--leader-elect=false",
@@ -65,10 +70,10 @@ class Refused(Exception):
         self.status, self.message = status, message
 
 
-class _Process:
-    """One part: a process and the log of all its lives."""
+class PartProcess:
+    """One part: a process and the log of all its lives; it ends with this process, even when that is killed."""
 
-    def __init__(self, part: Part, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, part: Part | NodePart | str, command: Sequence[str], folder: Path) -> None:
         self.part = part
         self.log = folder / "logs" / f"{part}.log"
         self._command = _tethered(command)
@@ -95,38 +100,56 @@ class _Process:
             process.kill()
             process.wait()
 
+    def end(self, *, within_s: float) -> None:
+        """SIGTERM, if it runs, and SIGKILL if that is not enough: for a part that keeps something."""
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(within_s)
+            self.kill()
+
 
 class ControlPlane:
     """A running control plane; made by `running_control_plane`."""
 
-    def __init__(self, folder: Path, binaries: Binaries, flags: Mapping[Part, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        binaries: Binaries,
+        flags: Mapping[Part, Sequence[str]],
+        *,
+        node_ip: str | None = None,
+    ) -> None:
         self._folder = folder
+        self._node_ip = node_ip
+        self._address = node_ip or LOOPBACK
         self._port = free_port()
         self._numbers = itertools.count(1)
         (folder / "logs").mkdir(parents=True)
         (folder / "kubeconfigs").mkdir(mode=0o700)
-        self._authority = Authority(folder / "certificates")
-        admin = self._authority.client("admin", ["system:masters"])
-        self.tls: Final = ssl.create_default_context(cafile=str(self._authority.own.certificate))
+        self.authority: Final = Authority(folder / "certificates")
+        """Signs the certificates of everybody here."""
+        self._admin = self.authority.client("admin", ["system:masters"])
+        self.tls: Final = ssl.create_default_context(cafile=str(self.authority.own.certificate))
         """What an HTTP client of a test's own needs to ask as admin."""
-        self.tls.load_cert_chain(admin.certificate, admin.key)
-        self.kubeconfig: Final = self._write_kubeconfig("admin", admin)
+        self.tls.load_cert_chain(self._admin.certificate, self._admin.key)
+        self.kubeconfig: Final = self._write_kubeconfig("admin", self._admin)
         """A kubeconfig that may do everything."""
         self._processes = {
-            part: _Process(part, [*binaries.command(part), *own, *flags.get(part, ())], folder)
+            part: PartProcess(part, [*binaries.command(part), *own, *flags.get(part, ())], folder)
             for part, own in self._flags().items()
         }
 
     @property
     def url(self) -> str:
         """The API server's address, which stays the same over an outage."""
-        return f"https://127.0.0.1:{self._port}"
+        return f"https://{self._address}:{self._port}"
 
     # --- Who is asking ---------------------------------------------------------------------------------------------
 
     def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig of a person: by itself a *user* may do next to nothing, bind roles to them or a group."""
-        return self._write_kubeconfig(user, self._authority.client(user, groups))
+        return self._write_kubeconfig(user, self.authority.client(user, groups))
 
     def kubeconfig_of_service_account(self, namespace: str, name: str) -> Path:
         """A kubeconfig of an existing ServiceAccount, whose rights are exactly those bound to it.
@@ -146,7 +169,7 @@ class ControlPlane:
         """
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", self._port, timeout=REQUEST_TIMEOUT_S, context=self.tls
+            self._address, self._port, timeout=REQUEST_TIMEOUT_S, context=self.tls
         )
         try:
             connection.request(
@@ -222,12 +245,15 @@ class ControlPlane:
 
     def _flags(self) -> dict[Part, tuple[str, ...]]:
         """The flags of each part, in the order in which they start. Certificates are made on the way."""
+        service_endpoint = (
+            "lease" if self._node_ip else "none"
+        )  # a Service's endpoint may not be a loopback address
         etcd = f"unix://{self._folder}/etcd.sock"
-        ca = self._authority.own
-        server = self._authority.server("apiserver", API_NAMES)
-        tokens = self._authority.server("tokens", API_NAMES)  # signs ServiceAccounts' tokens
-        controllers = self._authority.client("system:kube-controller-manager")
-        scheduler = self._authority.client("system:kube-scheduler")
+        ca = self.authority.own
+        server = self.authority.server("apiserver", [*API_NAMES, f"IP:{self._address}"])
+        tokens = self.authority.server("tokens", API_NAMES)  # signs ServiceAccounts' tokens
+        controllers = self.authority.client("system:kube-controller-manager")
+        scheduler = self.authority.client("system:kube-scheduler")
         return {
             "etcd": (
                 "--log-level=warn",
@@ -239,9 +265,9 @@ class ControlPlane:
             ),
             "kube-apiserver": (
                 f"--etcd-servers={etcd}",
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
-                "--endpoint-reconciler-type=none",  # a Service's endpoint may not be a loopback address
+                f"--bind-address={self._address}",
+                f"--advertise-address={self._address}",
+                f"--endpoint-reconciler-type={service_endpoint}",
                 f"--secure-port={self._port}",
                 f"--tls-cert-file={server.certificate}",
                 f"--tls-private-key-file={server.key}",
@@ -249,13 +275,18 @@ class ControlPlane:
                 f"--service-account-key-file={tokens.certificate}",
                 f"--service-account-signing-key-file={tokens.key}",
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-                "--service-cluster-ip-range=10.96.0.0/16",
-                "--authorization-mode=RBAC",
+                f"--service-cluster-ip-range={SERVICE_CIDR}",
+                "--authorization-mode=Node,RBAC",  # Node: what a kubelet may do with its own pods' objects
                 "--allow-privileged=true",  # as everywhere: who may be privileged is for PodSecurity to say
                 "--enable-admission-plugins=PodSecurity",  # one of the defaults, named because tests rely on it
                 # The defaults (400 and 200) are for a machine that thousands share; here a queue only adds noise.
                 "--max-requests-inflight=3000",
                 "--max-mutating-requests-inflight=1000",
+                # How it asks a kubelet for logs, if there is one.
+                f"--kubelet-certificate-authority={ca.certificate}",
+                f"--kubelet-client-certificate={self._admin.certificate}",
+                f"--kubelet-client-key={self._admin.key}",
+                "--kubelet-preferred-address-types=InternalIP",
             ),
             "kube-controller-manager": (
                 *CONTROLLER_FLAGS,
@@ -274,7 +305,7 @@ class ControlPlane:
 
     def _write_kubeconfig(self, name: str, user: Certificate | str, *, namespace: str = "default") -> Path:
         path = self._folder / "kubeconfigs" / f"{name.replace(':', '-')}-{next(self._numbers)}"
-        return write_kubeconfig(path, self.url, self._authority.own.certificate, user, namespace=namespace)
+        return write_kubeconfig(path, self.url, self.authority.own.certificate, user, namespace=namespace)
 
     @staticmethod
     def _holds(condition: Callable[[], object]) -> bool:
@@ -295,7 +326,7 @@ def _tethered(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid()), *command]
 
 
-@contextmanager
+@contextlib.contextmanager
 def running_control_plane(
     folder: Path, *, flags: Mapping[Part, Sequence[str]] | None = None
 ) -> Iterator[ControlPlane]:

@@ -202,9 +202,13 @@ class ProcessPod:
     async def _environment(self) -> dict[str, str] | None:
         """The container's variables, once all they need is there; None when the pod leaves before."""
         while not self._leaving.is_set():
+            try:  # volumes come first, and what is missing of them keeps the pod where it was: only events say so
+                mounted = await mounts(self._pod, self._spec, self._folder, self._api.get)
+            except NotThere:
+                await _within(MISSING_RETRY_S, self._leaving)
+                continue
             try:
                 values = await environment(self._pod, self._spec, self._api.get)
-                mounted = await mounts(self._pod, self._spec, self._folder, self._api.get)
             except NotThere as missing:
                 self._state = {"waiting": {"reason": "CreateContainerConfigError", "message": str(missing)}}
                 self._changed.set()

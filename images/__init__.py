@@ -1,0 +1,1 @@
+"""How the container images are built: `build` on one's own machine, `environment` inside the Dockerfiles."""
