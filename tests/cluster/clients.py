@@ -60,8 +60,7 @@ def _build(program: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=program.parent))
     try:
         _run(
-            [str(_go()), "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {_stamp()}"]
-            + ["-o", str(unfinished / program.name), PACKAGE],
+            [str(_go()), "build", "-v", *_flags(), "-o", str(unfinished / program.name), PACKAGE],
             environment,
             lambda lines: f"compiling Helm, {lines} packages so far",
             module=MODULE,
@@ -73,11 +72,12 @@ def _build(program: Path) -> None:
     _tell(f"built {program}")
 
 
-def _stamp() -> str:
-    """The version that the released program reports."""
+def _flags() -> list[str]:
+    """Stripped, and with the version that the released program reports."""
     found = re.search(r"helm\.sh/helm/v4 (v\S+)", (MODULE / "go.mod").read_text(encoding="utf-8"))
     assert found, "go.mod names no Helm"
-    return f"-X helm.sh/helm/v4/internal/version.version={found[1]}"
+    stamp = f"-X helm.sh/helm/v4/internal/version.version={found[1]}"
+    return ["-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {stamp}"]
 
 
 def _helm_version(program: str) -> tuple[int, ...]:
