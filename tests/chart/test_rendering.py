@@ -368,6 +368,19 @@ def test_gateway_is_replaced_without_a_gap_and_has_time_to_drain() -> None:
     assert pod["terminationGracePeriodSeconds"] >= pre_stop + 91 + 5
 
 
+def test_a_spread_without_a_selector_is_one_of_the_gateways() -> None:
+    """Without any it would match no pod, and so spread none."""
+    given = {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+    own = {**given, "labelSelector": {"matchLabels": {"a": "b"}}}
+    gateway = the(
+        rendered(nested("gateway.topologySpreadConstraints", [given, own])), "Deployment", "-gateway"
+    )
+    filled, kept = gateway["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert filled["labelSelector"]["matchLabels"] == gateway["spec"]["selector"]["matchLabels"]
+    assert given.items() <= filled.items()
+    assert kept == own
+
+
 def test_every_setting_of_the_gateway_has_a_value() -> None:
     given = env_of(
         the(rendered(EVERYTHING, nested("gateway.fallbackUrls", ["http://a:8000"])), "Deployment", "-gateway")
