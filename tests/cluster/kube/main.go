@@ -1,12 +1,15 @@
-// kube is etcd and the parts of the Kubernetes control plane in one program, for tests.
+// kube is etcd, the parts of the Kubernetes control plane and those of a node in one program, for tests.
 //
-// One program links in a fraction of the time and space of four, because they share nearly all packages. There is no
-// kubelet, no proxy and no DNS: what the tests need of a node is played by a process of their own.
+// One program links in a fraction of the time and space of many, because they share nearly all packages. A node's
+// parts are in node_linux.go: elsewhere the program is the control plane alone, and tests play the node by a process.
 package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
@@ -20,26 +23,27 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"
 )
 
-func main() {
-	part := ""
-	if len(os.Args) > 1 {
-		part = os.Args[1]
-		os.Args = append([]string{part}, os.Args[2:]...) // each part reads its flags from os.Args
-	}
-	var command *cobra.Command
-	switch part {
-	case "etcd":
-		etcdmain.Main(os.Args)
-		return
-	case "kube-apiserver":
-		command = apiserver.NewAPIServerCommand()
-	case "kube-controller-manager":
-		command = controllermanager.NewControllerManagerCommand()
-	case "kube-scheduler":
-		command = scheduler.NewSchedulerCommand()
-	default:
-		fmt.Fprintln(os.Stderr, "usage: kube etcd|kube-apiserver|kube-controller-manager|kube-scheduler [FLAG...]")
-		os.Exit(2)
-	}
+// parts runs each part to its end; all read their flags from os.Args.
+var parts = map[string]func(){
+	"etcd":                    func() { etcdmain.Main(os.Args) },
+	"kube-apiserver":          func() { run(apiserver.NewAPIServerCommand()) },
+	"kube-controller-manager": func() { run(controllermanager.NewControllerManagerCommand()) },
+	"kube-scheduler":          func() { run(scheduler.NewSchedulerCommand()) },
+}
+
+func run(command *cobra.Command) {
 	os.Exit(cli.Run(command))
+}
+
+func main() {
+	if len(os.Args) > 1 {
+		if part, known := parts[os.Args[1]]; known {
+			os.Args = os.Args[1:]
+			part()
+			return
+		}
+	}
+	names := slices.Sorted(maps.Keys(parts))
+	fmt.Fprintln(os.Stderr, "usage: kube "+strings.Join(names, "|")+" [FLAG...]")
+	os.Exit(2)
 }
