@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,7 @@ def pages() -> Mapping[Path, str]:
     return {
         CHART / "templates" / "crd.yaml": _crd_template(),
         CHART / "templates" / "operator" / "role.yaml": _role_template(),
+        CHART / "README.md": _chart_readme(),
         FOLDER / "settings.md": _settings(),
         FOLDER / "whispermodel.md": _whispermodel(),
         FOLDER / "operator.md": _operator(),
@@ -201,7 +203,9 @@ def _role_template() -> str:
             "apiVersion: rbac.authorization.k8s.io/v1",
             "kind: ClusterRole",
             "metadata:",
-            f"  name: {{{{ .Release.Name }}}}-{ending}",
+            f'  name: {{{{ include "everwarm.clusterName" (list $ "{ending}") }}}}',
+            "  labels:",
+            '    {{- include "everwarm.labels" (list $ "operator") | nindent 4 }}',
             "rules:",
         ]
         for rule in rules:
@@ -213,6 +217,57 @@ def _role_template() -> str:
             ]
         parts.append("---")
     return "\n".join(parts[:-1]) + "\n"
+
+
+def _chart_readme() -> str:
+    values = (CHART / "values.yaml").read_text(encoding="utf-8")
+    return "\n".join(
+        (
+            "<!-- Made by docs/generate.py from values.yaml; change the comments there. -->\n",
+            "# everwarm, the chart\n",
+            (
+                "Whisper models that are warm before anybody hears of them: the operator, the gateway, a small Valkey for the "
+                "registry, and the definition of WhisperModel. [How to install it](../../docs/how-to/install.md), "
+                "[how to operate it](../../docs/how-to/operate.md), [how it is secured](../../docs/explanation/security.md).\n"
+            ),
+            "```sh\nhelm install everwarm charts/everwarm --namespace speech --create-namespace\n```\n",
+            "## Values\n",
+            "A value that is not here, or of the wrong kind, is refused with its path.\n",
+            _table(
+                ("value", "default", "meaning"),
+                (
+                    (f"`{path}`", f"`{json.dumps(default)}`", meaning)
+                    for path, default, meaning in chart_values(values)
+                ),
+            ),
+        )
+    )
+
+
+def chart_values(text: str) -> Iterable[tuple[str, object, str]]:
+    """Of each value in the text of a values.yaml that has a comment `# --`: path, default, meaning.
+
+    What is below such a value is part of its default.
+    """
+    values = yaml.safe_load(text)
+    above: list[tuple[int, str]] = []  # indentation and name of the keys around
+    words: list[str] = []
+    for line in text.splitlines():
+        body = line.strip()
+        if body.startswith("# -- "):
+            words = [body.removeprefix("# -- ")]
+        elif body.startswith("#") and words:
+            words.append(body.removeprefix("#").strip())
+        elif found := re.match(r"( *)([A-Za-z0-9]+):", line):
+            depth = len(found[1])
+            above = [(indent, name) for indent, name in above if indent < depth]
+            above.append((depth, found[2]))
+            if words:
+                path = [name for _, name in above]
+                yield ".".join(path), reduce(lambda part, name: part[name], path, values), " ".join(words)
+            words = []
+        else:
+            words = []
 
 
 def _operator() -> str:
