@@ -24,7 +24,7 @@ from everwarm.settings import AgentSettings, GatewaySettings
 from everwarm_core import telemetry
 from everwarm_core.errors import HTTP_ERRORS
 from everwarm_core.spec import API_VERSION, KIND, WhisperModelSpec
-from everwarm_operator.access import CLUSTER_RULES
+from everwarm_operator.access import CLUSTER_RULES, Rule, home_rules, read_secret_rule, secret_rules
 from everwarm_operator.access import RULES as ACCESS_RULES
 from everwarm_operator.crd import RULES, custom_resource_definition, part_of, resource_schema
 from everwarm_operator.gate import GateReason
@@ -35,6 +35,8 @@ from everwarm_stt.settings import PodSettings
 
 FOLDER: Final = Path(__file__).parent / "reference"
 CHART: Final = Path(__file__).parents[1] / "charts" / "everwarm"
+SECRET_NAME: Final = '{{ include "everwarm.platformSecret" . }}'
+OPERATOR_NAME: Final = '{{ include "everwarm.componentName" (list $ "operator") }}'
 NOTE: Final = "<!-- Made by docs/generate.py from the code; change the docstrings there. -->\n"
 INT32_MAX: Final = 2_147_483_647  # the end of a counter, not a limit to be shown
 OBJECT_NAME: Final = part_of(resource_schema(), "spec.template.runtimeClassName")["pattern"]
@@ -196,27 +198,57 @@ def _yaml(manifest: object) -> str:
 
 
 def _role_template() -> str:
-    """Two ClusterRoles: bind the first in the namespaces to be served, or in all of them; the second in all in any case."""
-    parts = ["# Made by docs/generate.py from everwarm_operator.access; change it there."]
-    for ending, rules in (("operator", ACCESS_RULES), ("operator-discovery", CLUSTER_RULES)):
-        parts += [
-            "apiVersion: rbac.authorization.k8s.io/v1",
-            "kind: ClusterRole",
-            "metadata:",
-            f'  name: {{{{ include "everwarm.clusterName" (list $ "{ending}") }}}}',
-            "  labels:",
-            '    {{- include "everwarm.labels" (list $ "operator") | nindent 4 }}',
-            "rules:",
+    """ClusterRoles to be bound in the namespaces to be served, or in all of them, and in all in any case; and a Role in
+    the release's own namespace, where the platform's Secret is."""
+    copies = "or .Values.operator.clusterWide .Values.operator.namespaces"
+    return "\n".join(
+        [
+            "# Made by docs/generate.py from everwarm_operator.access; change it there.",
+            *_role_head("ClusterRole", '"everwarm.clusterName" (list $ "operator")'),
+            *map(_rule, ACCESS_RULES),
+            f"  {{{{- if {copies} }}}}",
+            *map(_rule, secret_rules(SECRET_NAME)),
+            "  {{- end }}",
+            "---",
+            *_role_head("ClusterRole", '"everwarm.clusterName" (list $ "operator-discovery")'),
+            *map(_rule, CLUSTER_RULES),
+            "---",
+            *_role_head("Role", '"everwarm.componentName" (list $ "operator")'),
+            "  {{- if .Values.platformSecret.existingSecret }}",
+            _rule(read_secret_rule(SECRET_NAME)),
+            "  {{- else }}",
+            *map(_rule, home_rules(SECRET_NAME, OPERATOR_NAME)),
+            "  {{- end }}",
+            "",
         ]
-        for rule in rules:
-            parts += [
-                f"  # {rule.reason}",
-                f'  - apiGroups: ["{rule.group}"]',
-                f'    resources: ["{rule.resource}"]',
-                f"    verbs: [{', '.join(rule.verbs)}]",
-            ]
-        parts.append("---")
-    return "\n".join(parts[:-1]) + "\n"
+    )
+
+
+def _role_head(kind: str, name: str) -> list[str]:
+    namespace = ["  namespace: {{ .Release.Namespace }}"] if kind == "Role" else []
+    return [
+        "apiVersion: rbac.authorization.k8s.io/v1",
+        f"kind: {kind}",
+        "metadata:",
+        f"  name: {{{{ include {name} }}}}",
+        *namespace,
+        "  labels:",
+        '    {{- include "everwarm.labels" (list $ "operator") | nindent 4 }}',
+        "rules:",
+    ]
+
+
+def _rule(rule: Rule) -> str:
+    named = [f"    resourceNames: [{', '.join(rule.names)}]"] if rule.names else []
+    return "\n".join(
+        [
+            f"  # {rule.reason}",
+            f'  - apiGroups: ["{rule.group}"]',
+            f'    resources: ["{rule.resource}"]',
+            *named,
+            f"    verbs: [{', '.join(rule.verbs)}]",
+        ]
+    )
 
 
 def _chart_readme() -> str:

@@ -63,6 +63,11 @@ def secret_rules(secret: str) -> tuple[Rule, ...]:
     )
 
 
+def read_secret_rule(secret: str) -> Rule:
+    """What it takes where somebody else makes the Secret."""
+    return Rule("", "secrets", ("get",), "the platform's Secret, which somebody else makes", (secret,))
+
+
 def home_rules(secret: str, deployment: str) -> tuple[Rule, ...]:
     """In the operator's own namespace, where its *deployment* owns the Secret."""
     return (

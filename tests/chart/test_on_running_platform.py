@@ -272,7 +272,9 @@ def program(folder: Path, script: str) -> Path:
 
 
 def test_helm_test_fails_when_other_words_come_back(tmp_path: Path) -> None:
-    done = run_test(tmp_path, program(tmp_path / "bin", "echo Could you move my appointment to Monday?"), MODEL="tiny")
+    done = run_test(
+        tmp_path, program(tmp_path / "bin", "echo Could you move my appointment to Monday?"), MODEL="tiny"
+    )
     assert done.returncode != 0
     assert "not heard: Thursday" in done.stderr
 
@@ -281,5 +283,7 @@ def test_helm_test_fails_when_other_words_come_back(tmp_path: Path) -> None:
 def test_helm_test_shows_the_first_key(tmp_path: Path, keys: str) -> None:
     (tmp_path / "api-keys").mkdir()
     (tmp_path / "api-keys" / "api-keys").write_text(keys, encoding="utf-8")
-    done = run_test(tmp_path, program(tmp_path / "bin", 'echo "$EVERWARM_API_KEY appointment Thursday"'), MODEL="tiny")
+    done = run_test(
+        tmp_path, program(tmp_path / "bin", 'echo "$EVERWARM_API_KEY appointment Thursday"'), MODEL="tiny"
+    )
     assert "heard: first appointment" in done.stdout
