@@ -199,7 +199,8 @@ def _yaml(manifest: object) -> str:
 
 def _role_template() -> str:
     """ClusterRoles to be bound in the namespaces to be served, or in all of them, and in all in any case; and a Role in
-    the release's own namespace, where the platform's Secret is."""
+    the release's own namespace, where the platform's Secret is.
+    """
     copies = "or .Values.operator.clusterWide .Values.operator.namespaces"
     return "\n".join(
         [

