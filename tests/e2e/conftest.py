@@ -153,6 +153,8 @@ def _weights(scratch: Path) -> Path:
     for model in ("tiny.en", "base"):
         found = resolve_weights(PodSettings(model=model), lambda *_: None)
         shutil.copytree(found.path, folder / model)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # a container's user is somebody else
     return folder
 
 
@@ -207,7 +209,10 @@ def _make_namespace(kubectl: Kubectl, ours: Place) -> None:
     }
     wait_for("default ServiceAccount", lambda: kubectl.get("serviceaccount", "default"))
     kubectl.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "copy"}, "spec": spec})
-    wait_for(
-        "weights on the volume", lambda: kubectl.get("pod", "copy")["status"].get("phase") == "Succeeded"
-    )
+    wait_for("weights on the volume", lambda: _phase(kubectl, "copy") in ("Succeeded", "Failed"))
+    assert _phase(kubectl, "copy") == "Succeeded", kubectl("logs", "copy")
     kubectl("delete", "pod", "copy")
+
+
+def _phase(kubectl: Kubectl, pod: str) -> str:
+    return str(kubectl.get("pod", pod)["status"].get("phase"))
