@@ -197,7 +197,7 @@ def _decode_container(file: _TimedFile, limit_s: float) -> bytearray:
         "protocol_whitelist": "none",  # matches no protocol; the file itself needs none
     }
     try:
-        with av.open(file, mode="r", metadata_errors="ignore", container_options=options) as container:
+        with av.open(file, mode="r", container_options=options) as container:
             stream = _audio_stream(container)
             for chunk in _resample(_frames(container, stream, file), to_float_check=_is_raw_float(stream)):
                 samples += chunk
