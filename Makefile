@@ -10,10 +10,10 @@ CUDA_LIBRARIES := 'nvidia-cublas-cu12>=12.4,<13' 'nvidia-cudnn-cu12>=9.1,<10' # 
 EDITABLE := $(MEMBERS:%=-e %)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench images docs lock clean
+.PHONY: help demo test e2e lint bench images docs lock clean
 
 help: ## List the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.demo ## Before and after on this machine: real pods, real speech, one table
 	$(VENV)/bin/everwarm demo
@@ -21,6 +21,10 @@ demo: $(VENV)/.demo ## Before and after on this machine: real pods, real speech,
 test: lint ## Everything that needs no root: style, types, import direction, then all tests
 	$(VENV)/bin/python -m tests.cluster
 	$(VENV)/bin/python -m pytest --durations=15 $(ARGS)
+
+e2e: $(VENV)/.test ## The whole story on a real cluster: KUBECONFIG's, kind's, or a node of our own (Linux and root)
+	$(VENV)/bin/python -m tests.cluster
+	EVERWARM_E2E=1 $(VENV)/bin/python -m pytest --durations=15 tests/e2e $(ARGS)
 
 lint: $(VENV)/.test ## Style, types and import direction; seconds, no network
 	$(VENV)/bin/ruff check .
