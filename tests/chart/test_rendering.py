@@ -292,7 +292,7 @@ def test_registry_urls_come_from_the_platforms_secret_by_role(defaults: list[Jso
     gateway, operator = (env_of(the(defaults, "Deployment", name)) for name in ("-gateway", "-operator"))
     assert gateway["EVERWARM_REDIS_URL"] == _key("everwarm-platform", "redis-url-agent")
     assert "EVERWARM_REDIS_URL" not in operator, "it makes the passwords itself"
-    assert operator["EVERWARM_OPERATOR_VALKEY_HOST"] == f"everwarm-valkey.{NAMESPACE}.svc:6379"
+    assert operator["EVERWARM_OPERATOR_VALKEY_ADDRESS"] == f"everwarm-valkey.{NAMESPACE}.svc:6379"
     assert operator["EVERWARM_OPERATOR_PLATFORM_SECRET"] == "everwarm-platform"
 
 
@@ -302,7 +302,7 @@ def test_registry_urls_come_from_ones_own_secret_by_role() -> None:
     assert gateway["EVERWARM_REDIS_URL"] == _key("my-redis", "redis-url-agent")
     assert operator["EVERWARM_REDIS_URL"] == _key("my-redis", "redis-url-operator")
     assert operator["EVERWARM_OPERATOR_POD_REDIS_URL"] == _key("my-redis", "redis-url-pod")
-    assert "EVERWARM_OPERATOR_VALKEY_HOST" not in operator
+    assert "EVERWARM_OPERATOR_VALKEY_ADDRESS" not in operator
 
 
 def test_one_url_may_serve_all_roles() -> None:
@@ -409,7 +409,7 @@ NOT_THE_PROGRAMS = {"namespace", "token_file", "gateway_host"}
 
 OF_THE_PLATFORM_SECRET = {
     f"EVERWARM_OPERATOR_{name}"
-    for name in ("NAME", "NAMESPACE", "PLATFORM_SECRET", "VALKEY_HOST", "POD_IPV6")
+    for name in ("NAME", "NAMESPACE", "PLATFORM_SECRET", "VALKEY_ADDRESS", "POD_IPV6")
 }
 
 
