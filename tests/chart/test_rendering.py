@@ -407,12 +407,6 @@ def test_defaults_of_the_gateway_are_those_of_the_program(defaults: list[Json]) 
 NOT_THE_PROGRAMS = {"namespace", "token_file", "gateway_host"}
 
 
-OF_THE_PLATFORM_SECRET = {
-    f"EVERWARM_OPERATOR_{name}"
-    for name in ("NAME", "NAMESPACE", "PLATFORM_SECRET", "VALKEY_ADDRESS", "POD_IPV6")
-}
-
-
 @pytest.mark.parametrize("values", [{}, EXTERNAL, EVERYTHING], ids=["defaults", "external", "everything"])
 def test_operator_is_told_only_what_it_reads(values: Values) -> None:
     """A misspelt variable passes silently."""
@@ -422,7 +416,7 @@ def test_operator_is_told_only_what_it_reads(values: Values) -> None:
         if name.startswith("EVERWARM_")
     }
     known = {f"EVERWARM_{name.upper()}" for name in OperatorSettings.model_fields}
-    assert given <= known | OF_THE_PLATFORM_SECRET
+    assert given <= known
 
 
 # --- Policies --------------------------------------------------------------------------------------------------------
