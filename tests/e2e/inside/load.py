@@ -15,6 +15,7 @@ from pathlib import Path
 import everwarm
 from everwarm.demo.clips import Clip, load_clips
 from everwarm.demo.wer import words
+from everwarm_core import telemetry
 
 MOST_WRONG = 0.2  # words of an utterance; another version may hear one word differently, and none may hear another text
 
@@ -58,4 +59,8 @@ async def utter(way: str, client: everwarm.Client, clip: Clip, model: str) -> No
     sys.stdout.flush()
 
 
-asyncio.run(main())
+exported = telemetry.start("everwarm-agent", version="0")
+try:
+    asyncio.run(main())
+finally:
+    exported.shutdown()
