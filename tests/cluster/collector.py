@@ -84,7 +84,8 @@ class Collector:
 
     def _read(self) -> Iterator[Json]:
         for line in self.text().splitlines(keepends=True):
-            if line.endswith("\n"):  # else it is being written
+            # The last line may be in writing, and one that was when the collector was killed is torn.
+            with contextlib.suppress(json.JSONDecodeError):
                 yield json.loads(line)
 
     def _listens(self) -> bool:
