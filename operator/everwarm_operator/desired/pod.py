@@ -105,7 +105,7 @@ def _container(model: WhisperModel, platform: Platform) -> dict[str, Any]:
             **_probe("/readyz", period_s=1),
             "failureThreshold": spec.warmup.timeout_seconds + STARTUP_MARGIN_S,
         },
-        "readinessProbe": {**_probe("/readyz", period_s=5), "failureThreshold": 2},
+        "readinessProbe": {**_probe("/readyz", period_s=1), "failureThreshold": 5},
         "livenessProbe": {**_probe("/livez", period_s=10), "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",  # the last lines of its log say why it failed
