@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from everwarm_operator.access import CLUSTER_RULES, RULES, Rule
+from everwarm_operator.access import CLUSTER_RULES, RULES, Rule, home_rules
 from tests.cluster.control_plane import ControlPlane
+from tests.operator.homes import DEPLOYMENT, NAME, settings_of
 from tests.operator.running import World, grant, install_crd, start_operator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -21,6 +22,25 @@ def without(rules: tuple[Rule, ...], rule: Rule, verb: str) -> tuple[Rule, ...]:
         for each in rules
     )
     return tuple(each for each in left if each.verbs)
+
+
+HOME = home_rules(NAME, DEPLOYMENT)
+
+
+@pytest.mark.parametrize(
+    ("rule", "verb"),
+    [(rule, verb) for rule in HOME for verb in rule.verbs],
+    ids=[f"{verb} {rule.resource}" for rule in HOME for verb in rule.verbs],
+)
+def test_a_verb_that_is_missing_at_home_ends_the_operator_with_the_reason(
+    control_plane: ControlPlane, home: str, redis_url: str, tmp_path: Path, rule: Rule, verb: str
+) -> None:
+    kubeconfig = grant(control_plane, home, rules=without((*RULES, *HOME), rule, verb))
+    operator = start_operator(kubeconfig, home, redis_url, tmp_path, **settings_of(home))
+    assert operator.process.wait(30) == 1
+    last = operator.log.read_text().splitlines()[-1]
+    assert "403 Forbidden" in last
+    assert rule.resource in last
 
 
 @pytest.mark.parametrize(("rule", "verb"), GRANTED, ids=[f"{verb} {rule.resource}" for rule, verb in GRANTED])

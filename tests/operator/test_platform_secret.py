@@ -33,10 +33,9 @@ from everwarm_operator.desired.platform_secret import (
 from tests.cluster.control_plane import ControlPlane
 from tests.fixtures.records import ids, pod_record, running, seen
 from tests.fixtures.valkey import OwnedValkey
-from tests.operator.running import Json, World, grant, install_crd, running_operator, start_operator
+from tests.operator.homes import DEPLOYMENT, NAME, settings_of
+from tests.operator.running import Json, World, grant, running_operator, start_operator
 
-NAME = "everwarm-platform"
-DEPLOYMENT = "everwarm-operator"
 BUNDLED = BundledValkey("valkey.everwarm.svc:6379")
 EXTERNAL = ExternalRedis("redis://pods:word@redis.example:6379/0")
 SECRETS = "/api/v1/namespaces/{}/secrets"
@@ -128,40 +127,6 @@ def test_a_copy_is_current_with_the_same_content_and_an_owner_that_lives(
 
 
 # --- Who makes it --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def home(control_plane: ControlPlane, namespace: str) -> str:
-    """The operator's own namespace, with a Deployment of it."""
-    install_crd(control_plane)
-    labels = {"app": "operator"}
-    control_plane.request(
-        "POST",
-        f"/apis/apps/v1/namespaces/{namespace}/deployments",
-        {
-            "metadata": {"name": DEPLOYMENT},
-            "spec": {
-                "replicas": 0,
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"containers": [{"name": "operator", "image": "x"}]},
-                },
-            },
-        },
-    )
-    return namespace
-
-
-def settings_of(home: str, **changes: str) -> dict[str, str]:
-    """The variables that a chart sets for the Secret."""
-    return {
-        "EVERWARM_OPERATOR_NAMESPACE": home,
-        "EVERWARM_OPERATOR_NAME": DEPLOYMENT,
-        "EVERWARM_OPERATOR_PLATFORM_SECRET": NAME,
-        "EVERWARM_OPERATOR_RESYNC_SECONDS": "0.5",
-        **changes,
-    }
 
 
 def granted(control_plane: ControlPlane, home: str) -> Path:
