@@ -113,6 +113,8 @@ class Lines:
         self._thread.join(60)
         self.process.kill()
         self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def wait_for(what: str, condition: Callable[[], object], *, within_s: float = WAIT_S) -> float:
