@@ -121,10 +121,9 @@ class Registry:
         """
         if snapshot is None:
             return cls(RegistryHealth.never_reached(), {})
-        leases = {lease.pod.id: lease for lease in snapshot.leases}
         if snapshot.frozen or reached_since is None or now - snapshot.taken_at > STALE_AFTER_S:
-            return cls(RegistryHealth.unreachable(), leases)
-        return cls(RegistryHealth.reached(reached_since), leases)
+            return cls(RegistryHealth.unreachable(), snapshot.by_id)
+        return cls(RegistryHealth.reached(reached_since), snapshot.by_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,11 @@ class Snapshot:
     followed: frozenset[str] | None = None
 
     @cached_property
+    def by_id(self) -> Mapping[str, Lease]:
+        """All pods, in whatever state, by id."""
+        return {lease.pod.id: lease for lease in self.leases}
+
+    @cached_property
     def by_key(self) -> Mapping[tuple[str, str], tuple[Lease, ...]]:
         """Warm pods by (name, language)."""
         found: dict[tuple[str, str], list[Lease]] = {}
