@@ -19,6 +19,8 @@ from typing import Final
 import pytest
 import yaml
 
+from everwarm_operator.desired.platform_secret import data_of
+from everwarm_operator.naming import POD_LABELS
 from tests.chart.rendering import (
     CHART,
     EVERYTHING,
@@ -27,13 +29,15 @@ from tests.chart.rendering import (
     OTHER_NAMESPACE,
     Json,
     Values,
+    env_of,
     merged,
     nested,
     rendered,
     the,
 )
 from tests.cluster.clients import find_helm, find_kubectl
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import ControlPlane, Refused
+from tests.fixtures.valkey import OwnedValkey
 from tests.operator.running import CRDS, World, install_crd, running_operator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -184,29 +188,81 @@ def helm(control_plane: ControlPlane, *arguments: str, values: Values | None = N
     return done.stdout
 
 
+def variables_of_operator(*values: Values) -> dict[str, str]:
+    """What the chart tells the operator, but for its address, which is the test's."""
+    told = env_of(the(rendered(*values), "Deployment", "-operator"))
+    literal = {n: v for n, v in told.items() if n.startswith("EVERWARM_") and isinstance(v, str)}
+    (from_field,) = (n for n, v in told.items() if n.startswith("EVERWARM_") and n not in literal)
+    assert told[from_field] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+    of_the_test = {"EVERWARM_OPERATOR_HOST", "EVERWARM_OPERATOR_PORT"}
+    assert of_the_test <= literal.keys()
+    kept = {name: value for name, value in literal.items() if name not in of_the_test}
+    return {**kept, from_field: NAMESPACE}
+
+
+def stt_pods(world: World) -> list[Json]:
+    """The pods that the operator made, not those of the release itself."""
+    return [pod for pod in world.pods() if POD_LABELS.items() <= pod["metadata"]["labels"].items()]
+
+
+def secret_in(control_plane: ControlPlane, namespace: str) -> dict[str, str]:
+    """What the platform's Secret, or its copy, holds there."""
+    path = f"/api/v1/namespaces/{namespace}/secrets/everwarm-platform"
+    return data_of(control_plane.request("GET", path))
+
+
 @pytest.mark.parametrize(
-    "scope", [{"namespaces": [NAMESPACE]}, {"clusterWide": True}], ids=["one namespace", "cluster-wide"]
+    ("scope", "served"),
+    [
+        ({}, NAMESPACE),
+        ({"namespaces": [NAMESPACE, OTHER_NAMESPACE]}, OTHER_NAMESPACE),
+        ({"clusterWide": True}, OTHER_NAMESPACE),
+    ],
+    ids=["its own namespace", "another namespace", "cluster-wide"],
 )
-def test_the_operator_does_its_work_with_the_rights_that_a_release_gives_it(
-    control_plane: ControlPlane, namespaces: None, redis_url: str, tmp_path: Path, scope: Json
+async def test_the_operator_does_its_work_with_what_a_release_tells_and_grants_it(
+    control_plane: ControlPlane, namespaces: None, tmp_path: Path, scope: Json, served: str
 ) -> None:
+    """From nothing: it makes the Secret, Valkey takes its users from that, a pod says that it is warm, and is Ready."""
     install_crd(control_plane)
     values: Json = {"crds": {"enabled": False}, "operator": scope}
+    valkey = OwnedValkey(acl="users come later")
+    variables = {
+        **variables_of_operator(values),
+        "EVERWARM_OPERATOR_VALKEY_ADDRESS": f"127.0.0.1:{valkey.port}",
+    }
     helm(control_plane, "install", "everwarm", str(CHART), f"--namespace={NAMESPACE}", values=values)
     try:
-        account = "everwarm-operator"
-        kubeconfig = control_plane.kubeconfig_of_service_account(NAMESPACE, account)
-        served = "" if "clusterWide" in scope else NAMESPACE
-        world = World(control_plane, NAMESPACE, redis_url)
-        with running_operator(control_plane, kubeconfig, served, redis_url, tmp_path) as operator:
+        kubeconfig = control_plane.kubeconfig_of_service_account(NAMESPACE, "everwarm-operator")
+        with running_operator(control_plane, kubeconfig, "", "", tmp_path, **variables) as operator:
+            made = secret_in(control_plane, NAMESPACE)
+            valkey._acl = made["users.acl"]
+            valkey.start()
+            world = World(control_plane, served, made["redis-url-pod"])
             world.apply("english")
-            world.wait("pods of the model", world.pods)
-            world.wait("a status", lambda: world.condition("english", "Ready"))
+            world.wait("a pod", partial(stt_pods, world))
+            (pod,) = stt_pods(world)
+            world.run_container(pod)
+            await world.register(pod)
+            world.wait("an open gate", lambda: world.gate(pod["metadata"]["name"]) == "True")
+            for key in ("token", "redis-url-pod"):
+                assert secret_in(control_plane, served)[key] == made[key]
             log = operator.log.read_text(encoding="utf-8")
         assert "orbidden" not in log
         world.delete("english")
     finally:
+        valkey.close()
         helm(control_plane, "uninstall", "everwarm", f"--namespace={NAMESPACE}")
+        for each in {NAMESPACE, served}:
+            control_plane.wait_for("end of the Secret", partial(_is_gone, control_plane, each))
+
+
+def _is_gone(control_plane: ControlPlane, namespace: str) -> bool:
+    try:
+        secret_in(control_plane, namespace)
+    except Refused as refused:
+        return refused.status == 404
+    return False
 
 
 def test_a_release_is_upgraded_rolled_back_and_removed_without_a_trace(
