@@ -192,6 +192,22 @@ def _without_labels(expression: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", re.sub(r"\b(by|on)\s*\([^)]*\)", "", expression))
 
 
+def test_documents_name_only_metrics_that_are_exposed(
+    of_pod_and_gateway: dict[str, Series], of_operator: dict[str, Series]
+) -> None:
+    exposed = {*of_operator["operator"], *of_pod_and_gateway["gateway"], *of_pod_and_gateway["stt"]}
+    labels = {
+        label
+        for page in (of_operator | of_pod_and_gateway).values()
+        for found in page.values()
+        for label in found
+    }
+    packages = {path.name for path in ROOT.glob("*/everwarm_*")}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        named = set(re.findall(r"\beverwarm_[a-z_]+", page.read_text(encoding="utf-8")))
+        assert named <= exposed | labels | packages, page.name
+
+
 def test_every_metric_of_ours_is_on_the_dashboard(
     of_pod_and_gateway: dict[str, Series], of_operator: dict[str, Series]
 ) -> None:
