@@ -6,11 +6,14 @@ same. Everything is in a store of its own below `kept()`, and stays there for th
 """
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from images.build import BuildError, Engine
 from tests.cluster.machine import NodeUnavailable, kept, run
@@ -68,9 +71,15 @@ def build(tag: str, dockerfile: str, context: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder inside `with`, beside the images: /tmp may be small, or in memory."""
+    """A folder inside `with`, beside the images: /tmp may be small, or in memory.
+
+    Its name tells whose it is, so that what a process left that was killed, up to an image's archive, goes here too.
+    """
     kept().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=kept()) as folder:
+    for left in kept().glob("scratch-*-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"scratch-{os.getpid()}-", dir=kept()) as folder:
         yield Path(folder)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fixtures import asked_for_e2e
-from tests.cluster.machine import PACKAGES, NodeUnavailable, missing, obstacle, run
+from tests.cluster.machine import PACKAGES, NodeUnavailable, kept, missing, obstacle, run
 from tests.cluster.node import Node, node_folders
 from tests.cluster.node_config import (
     BRIDGE,
@@ -23,7 +23,7 @@ from tests.cluster.node_config import (
     corefile,
     kubelet_config,
 )
-from tests.cluster.node_images import full_name, make_base_image
+from tests.cluster.node_images import full_name, make_base_image, scratch_folder
 from tests.cluster.node_traces import CGROUPS, SYSCTLS, mounts_below, pod_cgroups
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +105,19 @@ def test_program_that_fails_is_told_with_its_words() -> None:
         run(sys.executable, "-c", "import sys; sys.exit('no good')")
     with pytest.raises(NodeUnavailable, match="everwarm-nothing is missing"):
         run("everwarm-nothing")
+
+
+def test_scratch_folder_of_a_process_that_was_killed_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left, used = kept() / f"scratch-{ended.pid}-a", kept() / f"scratch-{os.getpid()}-b"
+    for folder in (left, used):
+        folder.mkdir(parents=True)
+    with scratch_folder() as own:
+        assert {path.name for path in kept().iterdir()} == {own.name, used.name}
 
 
 def test_nothing_of_a_node_is_written_outside_its_folders(tmp_path: Path) -> None:
