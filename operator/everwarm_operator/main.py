@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import structlog
 from pydantic import ValidationError
@@ -72,10 +73,7 @@ def _run() -> int:
         try:
             settings = OperatorSettings()
         except ValidationError as error:
-            problems = tuple(
-                (f"EVERWARM_{str(problem['loc'][0]).upper()}", problem["msg"]) for problem in error.errors()
-            )
-            raise SpecError("the environment of the operator", problems) from error
+            raise SpecError("the environment of the operator", tuple(_problems(error))) from error
         _operate(settings)
     except EverwarmError as error:
         failure = error
@@ -87,6 +85,17 @@ def _run() -> int:
         return 1
     log.info("operator.ended")
     return 0
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """(variable, what is wrong with it); a rule over several names its variable itself, before a colon."""
+    for problem in error.errors():
+        words = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            yield f"EVERWARM_{str(problem['loc'][0]).upper()}", words
+        else:
+            variable, _, text = words.partition(": ")
+            yield variable, text
 
 
 def _operate(settings: OperatorSettings) -> None:

@@ -289,6 +289,24 @@ async def test_the_end_by_sigterm_is_an_end_with_0(operator: RunningOperator, wo
     assert json.loads(last)["event"] == "operator.ended"
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"EVERWARM_REDIS_URL": ""}, "EVERWARM_REDIS_URL: say where the registry is"),
+        ({"EVERWARM_OPERATOR_VALKEY_ADDRESS": "valkey:6379"}, "EVERWARM_OPERATOR_PLATFORM_SECRET: "),
+        ({"EVERWARM_OPERATOR_PLATFORM_SECRET": "platform"}, "EVERWARM_OPERATOR_NAMESPACE: say where"),
+        ({"EVERWARM_OPERATOR_WORKERS": "none"}, "EVERWARM_OPERATOR_WORKERS: "),
+    ],
+    ids=["no registry", "Valkey without Secret", "Secret without namespace", "no number"],
+)
+def test_an_operator_with_wrong_settings_names_the_variable(
+    tmp_path: Path, redis_url: str, variables: dict[str, str], words: str
+) -> None:
+    operator = start_operator(tmp_path / "no-kubeconfig", "speech", redis_url, tmp_path, **variables)
+    assert operator.process.wait(30) == 1
+    assert words in operator.log.read_text().splitlines()[-1]
+
+
 def test_an_operator_without_a_cluster_says_what_to_do(tmp_path: Path, redis_url: str) -> None:
     nowhere = tmp_path / "kubeconfig"
     operator = start_operator(nowhere, "default", redis_url, tmp_path)
