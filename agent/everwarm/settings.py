@@ -10,24 +10,19 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from everwarm_core.environment import PREFIX, split_list
+
 FORM_OVERHEAD_BYTES: Final = 1 << 20  # boundaries, part headers and the text fields beside the file
 
 
-def _split_urls(value: object) -> object:
-    """`http://a:8000, http://b:8000` as the environment writes a list."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_urls)]
+Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
 
 
 class AgentSettings(BaseSettings):
     """Where an agent finds pods, and how long it waits."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EVERWARM_",
+        env_prefix=PREFIX,
         env_ignore_empty=True,
         frozen=True,
         extra="ignore",

@@ -24,6 +24,7 @@ The families say who must act::
     ├── PodFailed                 a pod died, hung or answered nonsense; another pod may do it
     ├── RegistryUnavailable       Redis cannot be reached
     ├── SpecError                 a WhisperModel that cannot be used; `path` names the field
+    ├── SettingsError             a program's environment is wrong; `problems` names the variables
     ├── WeightsUnavailable        the model's files cannot be found, fetched or trusted
     ├── WarmupFailed              the model loaded but did not prove itself warm in time
     ├── PlatformError             the local platform cannot start or lost a part for good
@@ -229,6 +230,15 @@ class SpecError(EverwarmError):
         lines = "\n".join(f"  {path}: {reason}" for path, reason in problems)
         super().__init__(f"{source} is not a valid WhisperModel:\n{lines}")
         self.source, self.problems = source, problems
+
+
+class SettingsError(EverwarmError):
+    """A program's environment cannot be used; each of *problems* is (variable, what is wrong with it)."""
+
+    def __init__(self, program: str, problems: tuple[tuple[str, str], ...]) -> None:
+        lines = "\n".join(f"  {variable}: {reason}" for variable, reason in problems)
+        super().__init__(f"the environment of {program} cannot be used:\n{lines}")
+        self.problems = problems
 
 
 class WeightsUnavailable(EverwarmError):

@@ -48,11 +48,11 @@ CLUSTER_RULES: Final = (
         "apiextensions.k8s.io",
         "customresourcedefinitions",
         WATCH,
-        "the CRD may come after the operator, or go",
+        "the CRD may go",
     ),
 )
 """In the whole cluster, also for an operator of some namespaces: without them it starts after a minute of asking again,
-and sees a namespace or a CRD that comes later only after a restart."""
+and sees a namespace that comes later only after a restart."""
 
 
 def secret_rules(secret: str) -> tuple[Rule, ...]:

@@ -1,4 +1,4 @@
-"""The API server, as far as the operator asks it itself: five requests, each of which means the same however often it is sent.
+"""The API server, as far as the operator asks it itself: six requests, each of which means the same however often it is sent.
 
 Objects are applied on the server's side under one field manager, so foreign fields stay and ours are ours; statuses and
 a pod's gate are patched by merge. Reading is kopf's part (`handlers`), whose watches fill `observed`; only what is not
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
+from aiohttp import ClientError
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import load_incluster_config, load_kube_config
@@ -41,11 +42,11 @@ _PLURALS: Final = {
     "PodDisruptionBudget": "poddisruptionbudgets",
     "Secret": "secrets",
 }
-_ROOTS: Final = {"Deployment": "/apis/apps/v1", "Secret": "/api/v1"}
+_VERSIONS: Final = {"Deployment": "apps/v1", "Secret": "v1"}  # of what is read
 
 
 class Refused(Exception):
-    """The API server answered *status* with *reason* (its word, such as NotFound) and *message*."""
+    """The API server answered *status* with *reason* (its word, such as NotFound) and *message*; 0 when it did not."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
@@ -96,13 +97,24 @@ class Cluster:
 
     async def read(self, kind: str, namespace: str, name: str) -> Json | None:
         """The object of *kind*, a Deployment or a Secret; None when there is none."""
-        path = f"{_ROOTS[kind]}/namespaces/{quote(namespace)}/{_PLURALS[kind]}/{quote(name)}"
-        try:
-            return await self._ask("GET", path)
-        except Refused as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
+        return await self._get(_path(_VERSIONS[kind], kind, namespace, name))
+
+    async def serves(self, api_version: str, plural: str) -> bool:
+        """Whether there is a kind called *plural* in *api_version*, which has a group, for whoever looks for it.
+
+        The list of groups is another part's of the API server, and may be later.
+        """
+        groups, found = await self._get("/apis"), await self._get(f"/apis/{api_version}")
+        return (
+            groups is not None
+            and found is not None
+            and any(
+                version["groupVersion"] == api_version
+                for each in groups["groups"]
+                for version in each["versions"]
+            )
+            and any(kind["name"] == plural for kind in found["resources"])
+        )
 
     async def apply(self, manifest: Manifest, *, force: bool) -> Json:
         """Make the object as *manifest* says; returns it as it is now.
@@ -110,15 +122,10 @@ class Cluster:
         force: take back fields that others have set, in an object known to be ours. Without it, an object that is
         there although nobody has seen it (its labels are not ours) is refused as a conflict instead of taken over.
         """
-        group = manifest.api_version if "/" in manifest.api_version else None
-        root = f"/apis/{group}" if group else f"/api/{manifest.api_version}"
-        path = (
-            f"{root}/namespaces/{quote(manifest.namespace)}/{_PLURALS[manifest.kind]}/{quote(manifest.name)}"
-        )
         return await self._write(
             manifest.kind,
             "PATCH",
-            path,
+            _path(manifest.api_version, manifest.kind, manifest.namespace, manifest.name),
             manifest.body,
             content_type=APPLY,
             query={"fieldManager": FIELD_MANAGER, "force": str(force).lower()},
@@ -163,6 +170,14 @@ class Cluster:
         }
         await self._write("Event", "POST", f"/api/v1/namespaces/{quote(namespace)}/events", body)
 
+    async def _get(self, path: str) -> Json | None:
+        try:
+            return await self._ask("GET", path)
+        except Refused as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
     async def _write(
         self,
         written: str,
@@ -201,10 +216,17 @@ class Cluster:
             content = await response.read()  # type: ignore[no-untyped-call]  # typed in part only
         except ApiException as error:
             raise _refused(error.status, error.body) from error
+        except (ClientError, TimeoutError, OSError) as error:
+            raise Refused(0, "Unreachable", str(error) or type(error).__name__) from error
         if response.status >= 400:
             raise _refused(response.status, content)
         answer: Json = json.loads(content)
         return answer
+
+
+def _path(api_version: str, kind: str, namespace: str, name: str) -> str:
+    root = "apis" if "/" in api_version else "api"  # the core group has none
+    return f"/{root}/{api_version}/namespaces/{quote(namespace)}/{_PLURALS[kind]}/{quote(name)}"
 
 
 def _refused(status: int | None, body: str | bytes | None) -> Refused:

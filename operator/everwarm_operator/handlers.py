@@ -4,17 +4,30 @@ Index functions run before any handler, and handlers only once every kind was li
 first reconcile, and after a restart nothing that exists is taken for missing. An index of kopf's own is not kept. Events
 carry no state of ours in the objects: no finalizers, no annotations, nothing that a deleted operator would leave behind.
 
+kopf finds out which kinds there are when it starts, and again at each event of a CRD. That is not to be relied upon for
+our own: the API server tells that a CRD is established before it lists the kind, so the last event may come too early
+(2 of 12 times on two busy cores, and the kind was never watched); and a watch that ends before its first list leaves
+kopf waiting for it for ever. So kopf starts once the kind is there, and the operator ends when it goes, for the kubelet
+to start it again.
+
 All of them are coroutines though none waits for anything: kopf calls plain functions in threads, and store and queue live
 on the event loop.
 """
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import kopf
+import structlog
+
+# What `kopf.operator` takes and raises; kopf has no public names for them.
+from kopf._cogs.clients.errors import APINotFoundError
+from kopf._cogs.structs.references import Insights
 
 from everwarm_core.spec import API_VERSION
+from everwarm_operator.cluster import Cluster, Refused
 from everwarm_operator.controller import Controller
 from everwarm_operator.naming import POD_LABELS
 from everwarm_operator.store import Key
@@ -25,9 +38,13 @@ SILENT_STREAM_S: Final = (
 REQUEST_TIMEOUT_S: Final = 30.0  # of kopf's lists; its default is 300
 IDLE_S: Final = 1.0  # kopf keeps a task for each object that has just changed
 EXIT_S: Final = 0.5  # for handlers that run when it ends; ours do nothing that takes time
+LOOK_S: Final = 1.0  # between two looks whether our kind is there
 DELETED: Final = "DELETED"
 
+log = structlog.stdlib.get_logger(__name__)
+
 _GROUP, _VERSION = API_VERSION.split("/")
+KIND: Final = kopf.Resource(_GROUP, _VERSION, "whispermodels", namespaced=True)
 _OWNED: Final = (
     ("apps", "v1", "deployments"),
     ("", "v1", "services"),
@@ -119,14 +136,62 @@ def _watch_owned(
 
 
 async def watch(
-    controller: Controller, namespaces: tuple[str, ...], *, ready: asyncio.Event, stop: asyncio.Event
-) -> None:
-    """Watch until *stop* is set; *ready* is set once every kind was listed."""
-    await kopf.operator(
-        registry=make_registry(controller),
-        namespaces=namespaces,
-        clusterwide=not namespaces,
-        standalone=True,
-        ready_flag=ready,
-        stop_flag=stop,
-    )
+    controller: Controller,
+    cluster: Cluster,
+    namespaces: tuple[str, ...],
+    *,
+    ready: asyncio.Event,
+    stop: asyncio.Event,
+) -> bool:
+    """Watch until told to stop, or until our kind, once there, is gone: then returns False.
+
+    ready: set once every kind was listed. stop: tells to stop while the kind is awaited; kopf takes the signals over.
+    """
+    if not await _comes(cluster, stop):
+        return True
+    insights, gone = Insights(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(_follow_kind(insights, gone), name="follow the kind")
+        try:
+            await kopf.operator(
+                registry=make_registry(controller),
+                namespaces=namespaces,
+                clusterwide=not namespaces,
+                standalone=True,
+                insights=insights,
+                ready_flag=ready,
+                stop_flag=gone,
+            )
+        except APINotFoundError as error:  # the kind is gone, and its list told so first
+            log.info("kind.not_found", reason=str(error))
+            gone.set()
+        following.cancel()
+    return not gone.is_set()
+
+
+async def _comes(cluster: Cluster, stop: asyncio.Event) -> bool:
+    """Wait for our kind; False when told to stop first."""
+    is_told = False
+    while not stop.is_set():
+        try:
+            if await cluster.serves(API_VERSION, KIND.plural):
+                return True
+        except Refused as error:
+            log.warning("kind.unknown", reason=str(error))
+        else:
+            if not is_told:
+                log.warning(
+                    "kind.awaited", kind=str(KIND), hint="install the CRD, as the chart does by default"
+                )
+            is_told = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await stop.wait()
+    return False
+
+
+async def _follow_kind(insights: Insights, gone: asyncio.Event) -> None:
+    await insights.ready_resources.wait()
+    async with insights.revised:
+        await insights.revised.wait_for(lambda: KIND not in insights.watched_resources)
+    gone.set()

@@ -9,13 +9,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
 
 import structlog
 from pydantic import ValidationError
 
 from everwarm_core import telemetry
-from everwarm_core.errors import EverwarmError, PlatformError, SpecError
+from everwarm_core.environment import environment_error
+from everwarm_core.errors import EverwarmError, PlatformError
 from everwarm_core.logs import configure_logging
 from everwarm_core.registry.access import Role
 from everwarm_core.telemetry import Telemetry
@@ -73,7 +73,7 @@ def _run() -> int:
         try:
             settings = OperatorSettings()
         except ValidationError as error:
-            raise SpecError("the environment of the operator", tuple(_problems(error))) from error
+            raise environment_error("the operator", error) from error
         _operate(settings)
     except EverwarmError as error:
         failure = error
@@ -85,17 +85,6 @@ def _run() -> int:
         return 1
     log.info("operator.ended")
     return 0
-
-
-def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """(variable, what is wrong with it); a rule over several names its variable itself, before a colon."""
-    for problem in error.errors():
-        words = problem["msg"].removeprefix("Value error, ")
-        if problem["loc"]:
-            yield f"EVERWARM_{str(problem['loc'][0]).upper()}", words
-        else:
-            variable, _, text = words.partition(": ")
-            yield variable, text
 
 
 def _operate(settings: OperatorSettings) -> None:
@@ -110,10 +99,10 @@ def _operate(settings: OperatorSettings) -> None:
 
 
 async def operate(settings: OperatorSettings, exported: Telemetry) -> None:
-    """One operator's whole life, until SIGTERM or SIGINT. Raises PlatformError when it cannot begin."""
+    """One operator's whole life, until SIGTERM or SIGINT. Raises PlatformError when it cannot begin, or its kind goes."""
     from everwarm_operator.cluster import Cluster, Refused
     from everwarm_operator.controller import Controller
-    from everwarm_operator.handlers import watch
+    from everwarm_operator.handlers import KIND, watch
     from everwarm_operator.platform_secrets import PlatformSecrets
     from everwarm_operator.server import serving
 
@@ -149,5 +138,9 @@ async def operate(settings: OperatorSettings, exported: Telemetry) -> None:
         ):
             log.info("operator.started", version=VERSION, port=port, pid=os.getpid())
             working = group.create_task(controller.run(), name="controller")
-            await watch(controller, settings.operator_namespaces, ready=listed, stop=stop)
+            is_there = await watch(controller, cluster, settings.operator_namespaces, ready=listed, stop=stop)
             working.cancel()
+    if not is_there:
+        raise PlatformError(
+            f"{KIND} is served no more: its CRD was deleted, and with it all that was declared"
+        )

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from everwarm_core.environment import PREFIX, split_list
 from everwarm_core.registry.access import Role
 from everwarm_operator.desired.platform import Home, Platform, SecretRef
 from everwarm_operator.desired.platform_secret import TOKEN, BundledValkey, ExternalRedis, url_key
@@ -17,21 +18,14 @@ from everwarm_operator.desired.platform_secret import TOKEN, BundledValkey, Exte
 VERSION: Final = version("everwarm-operator")
 
 
-def _split(value: object) -> object:
-    """`a, b` as the environment writes a list."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
 
 
 class OperatorSettings(BaseSettings):
     """Where the operator works, and what it tells the pods it makes."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EVERWARM_",
+        env_prefix=PREFIX,
         env_ignore_empty=True,
         frozen=True,
         extra="ignore",
@@ -77,13 +71,13 @@ class OperatorSettings(BaseSettings):
     @model_validator(mode="after")
     def _says_where_the_registry_is(self) -> Self:
         if not self.redis_url and not self.operator_valkey_address:
-            raise ValueError("EVERWARM_REDIS_URL: say where the registry is, as redis://host:6379/0")
+            raise ValueError("redis_url: say where the registry is, as redis://host:6379/0")
         if self.operator_valkey_address and not self.operator_platform_secret:
             raise ValueError(
-                "EVERWARM_OPERATOR_PLATFORM_SECRET: the chart's own Valkey takes its users from that Secret"
+                "operator_platform_secret: the chart's own Valkey takes its users from that Secret"
             )
         if self.operator_platform_secret and not self.operator_namespace:
-            raise ValueError("EVERWARM_OPERATOR_NAMESPACE: say where the platform's Secret is")
+            raise ValueError("operator_namespace: say where the platform's Secret is")
         return self
 
     def platform(self) -> Platform:

@@ -31,7 +31,13 @@ from redis.asyncio import Redis
 
 from everwarm_core import telemetry
 from everwarm_core.cpus import available_cpus, threads_per_slot
-from everwarm_core.errors import EverwarmError, PlatformError, RegistryUnavailable, SpecError, WarmupFailed
+from everwarm_core.errors import (
+    EverwarmError,
+    PlatformError,
+    RegistryUnavailable,
+    SettingsError,
+    WarmupFailed,
+)
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import PodState
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
@@ -121,7 +127,7 @@ async def live(settings: PodSettings, exported: Telemetry, *, began: float) -> E
     """One pod's whole life, from binding its port to having left the registry.
 
     began: `time.monotonic()` of the process's start, from which the warm-up budget counts. Returns why the pod
-    failed, or None after a drain. Raises SpecError or PlatformError when it cannot even begin. Threads of a load or
+    failed, or None after a drain. Raises SettingsError or PlatformError when it cannot even begin. Threads of a load or
     a decode may still run afterwards.
     """
     tokens = Tokens(settings.token_file) if settings.token_file else None
@@ -339,7 +345,7 @@ def _redis(settings: PodSettings) -> "Redis | None":
         return connect(settings.redis_url)
     except ValueError as error:  # of the message nothing is repeated: the URL may hold a password
         reason = "is no Redis URL; write redis://host:port, rediss://host:port or unix:///path"
-        raise SpecError("the environment of this pod", (("EVERWARM_REDIS_URL", reason),)) from error
+        raise SettingsError("this pod", (("EVERWARM_REDIS_URL", reason),)) from error
 
 
 def _left_s(ends_at: float | None) -> float:

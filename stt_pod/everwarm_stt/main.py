@@ -14,10 +14,11 @@ from typing import NoReturn
 import structlog
 
 from everwarm_core import telemetry
+from everwarm_core.environment import PREFIX
 from everwarm_core.errors import EverwarmError
 from everwarm_core.logs import configure_logging
 from everwarm_core.telemetry import Attribute
-from everwarm_stt.settings import PREFIX, PodSettings, load_settings, unknown_variables
+from everwarm_stt.settings import PodSettings, load_settings, unknown_variables
 
 log = structlog.stdlib.get_logger(__name__)
 

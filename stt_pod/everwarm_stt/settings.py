@@ -16,11 +16,10 @@ from uuid import uuid4
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from everwarm_core.errors import SpecError, UnsupportedLanguage
+from everwarm_core.environment import PREFIX, environment_error, split_list
+from everwarm_core.errors import UnsupportedLanguage
 from everwarm_core.keys import ModelKey, default_languages, is_english_only
 from everwarm_core.languages import AUTO, parse_language
-
-PREFIX: Final = "EVERWARM_"
 
 FOREIGN_VARIABLES: Final = frozenset(
     {"EVERWARM_API_KEY", "EVERWARM_BASE_URL", "EVERWARM_FALLBACK_URLS"}
@@ -32,13 +31,6 @@ _SERVICE_LINK: Final = re.compile(
 )
 
 
-def _split(value: object) -> object:
-    """`a, b` as ("a", "b"); lists that are lists already stay as they are."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
 def _language(value: str) -> str:
     try:
         return parse_language(value)
@@ -46,9 +38,9 @@ def _language(value: str) -> str:
         raise ValueError(str(error)) from error
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
 Languages = Annotated[
-    tuple[Annotated[str, AfterValidator(_language)], ...], NoDecode, BeforeValidator(_split)
+    tuple[Annotated[str, AfterValidator(_language)], ...], NoDecode, BeforeValidator(split_list)
 ]
 
 
@@ -150,18 +142,11 @@ class PodSettings(BaseSettings):
 
 
 def load_settings() -> PodSettings:
-    """The settings in this process's environment; raises SpecError that names each bad variable."""
+    """The settings in this process's environment; raises SettingsError that names each bad variable."""
     try:
         return PodSettings()
     except ValidationError as error:
-        problems = tuple(
-            (
-                PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "(environment)",
-                "not set" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, "),
-            )
-            for problem in error.errors(include_url=False)
-        )
-        raise SpecError("the environment of this pod", problems) from error
+        raise environment_error("this pod", error) from error
 
 
 def unknown_variables(environ: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.fixtures import pytest_collection_finish
-from tests.operator.running import CRDS, World, grant, install_crd, running_operator
+from tests.operator.running import CRDS, World, grant, install_crd, running_operator, start_operator
 
 __all__ = ["pytest_collection_finish"]
 
@@ -23,20 +23,36 @@ def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane
         yield plane
 
 
-def test_deleting_the_crd_under_a_running_operator_leaves_nothing_and_it_serves_the_next_one(
+def test_deleting_the_crd_under_a_running_operator_leaves_nothing_and_the_next_kind_is_served(
     own_plane: ControlPlane, redis_url: str, tmp_path: Path
 ) -> None:
     install_crd(own_plane)
     own_plane.create_namespace("crd-first")
     world = World(own_plane, "crd-first", redis_url)
-    with running_operator(own_plane, grant(own_plane, world.namespace), world.namespace, redis_url, tmp_path):
+    kubeconfig = grant(own_plane, world.namespace)
+    operator = start_operator(kubeconfig, world.namespace, redis_url, tmp_path)
+    try:
         _declare_where_owners_are_watched(world)
         _delete_crd(own_plane)
-        world.wait("nothing left", lambda: _is_empty(world))
+        assert operator.process.wait(30) == 1
+    finally:
+        operator.kill()
+    assert "its CRD was deleted" in operator.log.read_text().splitlines()[-1]
+    world.wait("nothing left", lambda: _is_empty(world))
+
+    operator = start_operator(kubeconfig, world.namespace, redis_url, tmp_path)  # as the kubelet would
+    try:
+        world.wait("a word about the CRD", lambda: "kind.awaited" in operator.log.read_text())
+        assert not operator.is_ready()
+        assert operator.stop() == 0
+
+        operator = start_operator(kubeconfig, world.namespace, redis_url, tmp_path)
         install_crd(own_plane)
         world.wait("a resource of the new kind", lambda: world.apply("second"))
         world.wait("its pod", world.pods)
         assert {pod["metadata"]["labels"]["app.kubernetes.io/instance"] for pod in world.pods()} == {"second"}
+    finally:
+        operator.kill()
 
 
 def test_deleting_the_operator_first_and_the_crd_then_leaves_nothing(

@@ -3,11 +3,12 @@
 import pytest
 
 from everwarm_core import pod_environment as core_environment
-from everwarm_core.errors import SpecError
+from everwarm_core.environment import PREFIX
+from everwarm_core.errors import SettingsError
 from everwarm_core.keys import ModelKey
 from everwarm_core.pod_environment import pod_environment
 from everwarm_core.spec import WhisperModel
-from everwarm_stt.settings import PREFIX, PodSettings, load_settings, unknown_variables
+from everwarm_stt.settings import PodSettings, load_settings, unknown_variables
 
 FULL = WhisperModel.from_document(
     {
@@ -89,7 +90,7 @@ def test_settings_treat_an_empty_variable_as_absent(monkeypatch: pytest.MonkeyPa
 
 
 def test_settings_name_the_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SettingsError) as caught:
         settings_of(
             monkeypatch, {"EVERWARM_MODEL": "tiny.en", "EVERWARM_SLOTS": "none", "EVERWARM_PORT": "tcp://x"}
         )
@@ -97,12 +98,12 @@ def test_settings_name_the_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatc
 
 
 def test_settings_name_the_model_when_it_is_missing() -> None:
-    with pytest.raises(SpecError, match="EVERWARM_MODEL: not set"):
+    with pytest.raises(SettingsError, match="EVERWARM_MODEL: not set"):
         load_settings()
 
 
 def test_settings_refuse_languages_that_english_weights_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SpecError, match="knows English only"):
+    with pytest.raises(SettingsError, match="knows English only"):
         settings_of(monkeypatch, {"EVERWARM_MODEL": "tiny.en", "EVERWARM_LANGUAGES": "en,fr"})
 
 

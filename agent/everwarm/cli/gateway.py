@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from everwarm.gateway import main
 from everwarm.settings import GatewaySettings
-from everwarm_core.errors import SpecError
+from everwarm_core.environment import environment_error
 
 
 def run(
@@ -22,9 +22,5 @@ def run(
     try:
         settings = GatewaySettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        problems = tuple(
-            (f"EVERWARM_{'_'.join(map(str, problem['loc'])).upper()}", problem["msg"])
-            for problem in error.errors(include_url=False)
-        )
-        raise SpecError("the environment of this gateway", problems) from error
+        raise environment_error("this gateway", error) from error
     main(settings)

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from everwarm_core.errors import SpecError, Unauthorized
+from everwarm_core.errors import SettingsError, Unauthorized
 
 MAX_TOKENS: Final = 2  # the old one and the new one
 
@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Tokens:
-    """The tokens in the file at *path*; raises SpecError when it cannot be read or holds none."""
+    """The tokens in the file at *path*; raises SettingsError when it cannot be read or holds none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,7 +27,7 @@ class Tokens:
         try:
             self._tokens = _read(path)
         except (OSError, ValueError) as error:
-            raise SpecError("the environment of this pod", (("EVERWARM_TOKEN_FILE", str(error)),)) from error
+            raise SettingsError("this pod", (("EVERWARM_TOKEN_FILE", str(error)),)) from error
 
     def check(self, authorization: str | None) -> None:
         """Raise Unauthorized unless *authorization* is `Bearer` and one of the tokens."""
