@@ -44,6 +44,10 @@ class Pod:
     started: float = field(default_factory=time.time)
     boot: str = field(default_factory=lambda: secrets.token_hex(8))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    is_proven: bool = False
+    """Whether it may be warm from the next question for its readiness on."""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it was asked while proven."""
 
     @property
     def is_ready(self) -> bool:
@@ -53,6 +57,14 @@ class Pod:
             and not self.admission.is_draining
             and set(self.settings.languages) <= set(self.languages)
         )
+
+    def answer_readiness(self) -> bool:
+        """Whether it is ready; a pod that is proven turns warm with this answer, for the registry too."""
+        if self.is_proven:
+            self.asked.set()
+            if self.state is PodState.WARMING:
+                self.enter(PodState.WARM)
+        return self.is_ready
 
     def record(self) -> PodRecord:
         """What the registry is told now."""

@@ -108,6 +108,9 @@ class PodSettings(BaseSettings):
     """File with the internal token that agents must present; without it no token is asked for."""
     cache_dir: Path | None = None
     """Folder for weights this pod assembles itself; default: the user's cache folder."""
+    probe_seconds: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """How often somebody asks `/readyz`, as the kubelet does: proven warm, the pod says so to the registry when it next answers
+    there, at most twice this later, so that both tell the same. 0: at once."""
     drain_timeout_seconds: Annotated[float, Field(gt=0)] = 35.0
     """Longest wait for held work after SIGTERM; keep it below terminationGracePeriodSeconds."""
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -218,10 +218,17 @@ def test_pods_are_ready_only_when_the_gate_is_open() -> None:
     assert pod_spec(whisper_model())["readinessGates"] == [{"conditionType": "everwarm.dev/warm"}]
 
 
-def test_startup_waits_until_the_pod_is_warm_and_lets_it_fail_by_itself_first() -> None:
+def test_startup_waits_until_the_pod_listens_and_lets_it_fail_by_itself_first() -> None:
     probe = container(whisper_model(warmup={"timeoutSeconds": 100}))["startupProbe"]
-    assert probe["httpGet"]["path"] == "/readyz"
+    assert probe["httpGet"]["path"] == "/livez"
     assert probe["failureThreshold"] * probe["periodSeconds"] == 100 + STARTUP_MARGIN_S
+
+
+def test_a_pod_is_told_how_often_its_readiness_is_asked_for() -> None:
+    told = {entry["name"]: entry.get("value") for entry in container(whisper_model())["env"]}
+    assert told["EVERWARM_PROBE_SECONDS"] == str(
+        container(whisper_model())["readinessProbe"]["periodSeconds"]
+    )
 
 
 def test_readiness_asks_whether_it_is_warm_and_liveness_only_whether_it_lives() -> None:

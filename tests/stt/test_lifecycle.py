@@ -101,6 +101,43 @@ def test_pod_that_loads_is_alive_not_ready_and_ends_at_once_when_told_to(tmp_pat
     assert pod.events("pod.warm") == []
 
 
+def test_registry_and_readiness_turn_warm_together(redis_url: str, tmp_path: Path) -> None:
+    """Somebody asks for its readiness as often as promised, and never finds the registry ahead."""
+    environment = {
+        "EVERWARM_REDIS_URL": redis_url,
+        "EVERWARM_POD_ID": "asked",
+        "EVERWARM_PROBE_SECONDS": "30",
+    }
+    with Redis.from_url(redis_url, decode_responses=True) as redis:
+        pod = start_pod(environment, folder=tmp_path)
+        eventually(lambda: answers(pod.url))
+        seen: list[str | None] = []
+
+        def is_ready() -> bool:
+            seen.append(redis.hget("everwarm:{local}:pod:asked", "state"))
+            time.sleep(0.2)  # a probe's period: it has to be seen as it is between two questions
+            seen.append(redis.hget("everwarm:{local}:pod:asked", "state"))
+            return ask(pod.url, "/readyz").status == 200
+
+        eventually(is_ready, 60)
+        assert "warming" in seen
+        assert "warm" not in seen
+        eventually(lambda: redis.hget("everwarm:{local}:pod:asked", "state") == "warm", 1)
+        assert pod.stop() == 0
+
+
+def test_pod_that_nobody_asks_turns_warm_all_the_same(redis_url: str, tmp_path: Path) -> None:
+    environment = {
+        "EVERWARM_REDIS_URL": redis_url,
+        "EVERWARM_POD_ID": "unasked",
+        "EVERWARM_PROBE_SECONDS": "0.5",
+    }
+    with Redis.from_url(redis_url, decode_responses=True) as redis:
+        pod = start_pod(environment, folder=tmp_path)
+        eventually(lambda: redis.hget("everwarm:{local}:pod:unasked", "state") == "warm", 60)
+        assert pod.stop() == 0
+
+
 def test_command_line_explains_every_variable() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "everwarm_stt", "--help"],

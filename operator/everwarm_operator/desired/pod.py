@@ -1,8 +1,9 @@
 """The pod template of a resource: one container that serves, everything it is told, and how the kubelet treats it.
 
-**Probes.** All ask the pod itself. The startup probe asks `/readyz`, which means warm, for as long as the warm-up may
-take and a little longer, so that a pod that is too slow ends by its own word and not by a kill; only then do the
-others begin. Readiness asks `/readyz`, liveness `/livez`, which is the event loop and nothing else.
+**Probes.** All ask the pod itself. Startup and liveness ask `/livez`, which is the event loop and nothing else: a pod
+listens before it loads, and ends by its own word when the warm-up takes too long. Readiness asks `/readyz`, which means
+warm, each second from the start: behind a startup probe that waits for warmth it would be asked a second later, and
+`kubectl` would lag behind the registry by as much.
 
 **The end.** preStop waits until nobody new is sent here any more (deletion reaches Services and agents meanwhile),
 SIGTERM drains, and the grace period holds preStop, drain and flush, so nothing that is held is cut off.
@@ -58,6 +59,7 @@ CACHE_DIR: Final = "EVERWARM_CACHE_DIR"
 POD_NAME: Final = "POD_NAME"
 POD_IP: Final = "POD_IP"
 
+READINESS_PERIOD_S: Final = 1
 PROBE_TIMEOUT_S: Final = 3  # the event loop shares its CPUs with decodes
 
 
@@ -102,10 +104,10 @@ def _container(model: WhisperModel, platform: Platform) -> dict[str, Any]:
         "env": _env(model, platform, cpus=planned_cpus(resources)),
         "resources": resources,
         "startupProbe": {
-            **_probe("/readyz", period_s=1),
+            **_probe("/livez", period_s=1),
             "failureThreshold": spec.warmup.timeout_seconds + STARTUP_MARGIN_S,
         },
-        "readinessProbe": {**_probe("/readyz", period_s=1), "failureThreshold": 5},
+        "readinessProbe": {**_probe("/readyz", period_s=READINESS_PERIOD_S), "failureThreshold": 5},
         "livenessProbe": {**_probe("/livez", period_s=10), "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",  # the last lines of its log say why it failed
@@ -142,6 +144,7 @@ def _env(model: WhisperModel, platform: Platform, *, cpus: str | None) -> list[d
         variable.HOST: host,
         variable.PORT: str(PORT),
         variable.POD_URL: f"http://{address}:{PORT}",
+        variable.PROBE_SECONDS: str(READINESS_PERIOD_S),
         DRAIN_TIMEOUT: str(DRAIN_S),
         CACHE_DIR: CACHE_PATH,
         "HF_HOME": f"{CACHE_PATH}/huggingface",

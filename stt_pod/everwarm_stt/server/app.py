@@ -106,9 +106,10 @@ def make_app(
 
     @app.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def readyz() -> Response:
+        is_ready = pod.answer_readiness()
         state = "draining" if pod.admission.is_draining else pod.state.value
         readiness = Readiness(state=state, model=pod.settings.model, languages=pod.languages)
-        return JSONResponse(readiness.model_dump(), status_code=200 if pod.is_ready else 503)
+        return JSONResponse(readiness.model_dump(), status_code=200 if is_ready else 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
