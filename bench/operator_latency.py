@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.operator_scale import FLAGS, declare_node, own_valkey
+from bench.operator_scale import FLAGS, declare_node
 from bench.report import Figure, Promise, Report
-from everwarm_core.registry.connection import connect
-from everwarm_core.registry.records import PodRecord, PodState
+from everwarm_core.registry.records import PodState
 from everwarm_core.registry.view import GRACE_S
-from everwarm_core.registry.writer import RegistryWriter
 from tests.cluster.control_plane import running_control_plane
-from tests.operator.running import World, grant, install_crd, record_of, running_operator
+from tests.fixtures.valkey import running_valkey
+from tests.operator.running import World, grant, install_crd, running_operator
 
 ROUNDS: Final = 30
 SHORT_LEASE_S: Final = 2.0
@@ -34,7 +33,7 @@ def run() -> Report:
     """One resource after the other, each through a pod's whole life in the registry."""
     with (
         tempfile.TemporaryDirectory(prefix="latency") as folder,
-        own_valkey() as valkey,
+        running_valkey() as valkey,
         running_control_plane(Path(folder) / "plane", flags=FLAGS) as plane,
     ):
         install_crd(plane)
@@ -42,12 +41,10 @@ def run() -> Report:
         declare_node(plane)
         world = World(plane, NAMESPACE, valkey.url)
         with running_operator(plane, grant(plane, NAMESPACE), NAMESPACE, valkey.url, Path(folder)):
-            world.apply(
-                "anchor", replicas=0
-            )  # the operator follows the registries of namespaces with resources
-            time.sleep(
-                GRACE_S + 1.0
-            )  # the rule itself: so long a registry must have been there before absence counts
+            # The operator follows the registries of namespaces with resources, and believes in an absence once it has
+            # followed for so long.
+            world.apply("anchor", replicas=0)
+            time.sleep(GRACE_S + 1.0)
             rounds = [_round(world, number) for number in range(ROUNDS)]
     share = [sum(each[step] for step in SHARE) for each in rounds]
     flips = {step: [each[step] for each in rounds] for step in FLIPS}
@@ -80,13 +77,13 @@ def _round(world: World, number: int) -> dict[str, float]:
     took["Deployment to pod (not the operator)"] = _until(lambda: _named(world.pods(), name))
     pod = _named(world.pods(), name)[0]
     world.run_container(pod)
-    asyncio.run(_say(world, record_of(pod)))
+    asyncio.run(world.register(pod))
     took["registered warm to gate True"] = _until(lambda: world.gate(pod["metadata"]["name"]) == "True")
     _say_ready(world, pod)
     took["pod Ready to resource Ready"] = _until(lambda: world.condition(name, "Ready")["status"] == "True")
-    asyncio.run(_say(world, record_of(pod, state=PodState.DRAINING)))
+    asyncio.run(world.register(pod, state=PodState.DRAINING))
     took["draining to gate False"] = _until(lambda: world.gate(pod["metadata"]["name"]) == "False")
-    asyncio.run(_say(world, record_of(pod), lease_s=SHORT_LEASE_S))
+    asyncio.run(world.register(pod, lease_s=SHORT_LEASE_S))
     lease_ends = time.perf_counter() + SHORT_LEASE_S
     _until(lambda: world.gate(pod["metadata"]["name"]) == "True")
     _until(lambda: world.gate(pod["metadata"]["name"]) == "False")
@@ -106,11 +103,6 @@ def _until(condition: Callable[[], object]) -> float:
 
 def _named(objects: Sequence[Pod], name: str) -> list[Pod]:
     return [each for each in objects if each["metadata"]["labels"]["app.kubernetes.io/instance"] == name]
-
-
-async def _say(world: World, record: PodRecord, *, lease_s: float = 3600.0) -> None:
-    async with connect(world.redis_url) as redis:
-        await RegistryWriter(redis, world.namespace, ttl_s=lease_s).heartbeat(record)
 
 
 def _say_ready(world: World, pod: Pod) -> None:

@@ -11,9 +11,8 @@ to nothing: a list of three thousand pods, asked for again and again, once took 
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from everwarm_core.registry.connection import connect
 from everwarm_core.registry.writer import RegistryWriter
 from tests.cluster.binaries import PARTS, Part
 from tests.cluster.control_plane import ControlPlane, running_control_plane
-from tests.fixtures.valkey import OwnedValkey
+from tests.fixtures.valkey import running_valkey
 from tests.operator.running import (
     RunningOperator,
     World,
@@ -57,6 +56,7 @@ UNITS: Final = {
     "control plane CPU": "s",
 }
 LOOK_EVERY_S: Final = 0.5  # at what is waited for
+LOOKS: Final = "everwarm_reconcile_duration_seconds_count"
 NOT_COUNTED: Final = ("Pod/status", "Event")  # a pod's gate and what is told of it belong to the pod
 
 
@@ -91,7 +91,7 @@ def run() -> Report:
 def _measure(count: int) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory(prefix="scale") as folder,
-        own_valkey() as valkey,
+        running_valkey() as valkey,
         running_control_plane(Path(folder) / "plane", flags=FLAGS) as plane,
     ):
         install_crd(plane)
@@ -114,13 +114,13 @@ def _drive(world: World, operator: RunningOperator, count: int) -> dict[str, flo
         list(callers.map(world.run_container, pods))
     asyncio.run(_register(world, pods))
     registered = time.perf_counter()
-    _until("all gates open", lambda: _warm_pods(operator) == count * PODS)
+    _until("all gates open", lambda: operator.metric("everwarm_pods_warm") == count * PODS)
     _until("all warm", lambda: _warm(world) == count)
     ended = time.perf_counter()
     _until("quiet", lambda: _is_quiet(operator))
     writes = _writes(operator)
-    looks = _looks(operator)
-    _until("two resyncs", lambda: _looks(operator) >= looks + 2 * count)
+    looks = operator.metric(LOOKS)
+    _until("two resyncs", lambda: operator.metric(LOOKS) >= looks + 2 * count)
     idle = sum(_writes(operator).values()) - sum(writes.values())
     return {
         "seconds": ended - began,
@@ -167,7 +167,7 @@ def _is_quiet(operator: RunningOperator) -> bool:
     while time.monotonic() < until:
         if sum(_writes(operator).values()) != before:
             return False
-        time.sleep(0.5)  # polls a condition
+        time.sleep(LOOK_EVERY_S)
     return True
 
 
@@ -177,22 +177,6 @@ def _writes(operator: RunningOperator) -> dict[str, float]:
         if line.startswith("everwarm_api_writes_total{"):
             found[line.split('"')[1]] = float(line.split()[-1])
     return found
-
-
-def _looks(operator: RunningOperator) -> float:
-    return sum(
-        float(line.split()[-1])
-        for line in operator.metrics().splitlines()
-        if line.startswith("everwarm_reconcile_duration_seconds_count")
-    )
-
-
-def _warm_pods(operator: RunningOperator) -> float:
-    return sum(
-        float(line.split()[-1])
-        for line in operator.metrics().splitlines()
-        if line.startswith("everwarm_pods_warm")
-    )
 
 
 def _control_plane() -> list[psutil.Process]:
@@ -210,14 +194,3 @@ def declare_node(plane: ControlPlane) -> None:
     ready = {"type": "Ready", "status": "True", "reason": "Declared", "message": "by the benchmark"}
     status = {"allocatable": ROOM, "capacity": ROOM, "conditions": [ready]}
     plane.request("POST", "/api/v1/nodes", {"metadata": {"name": "room"}, "status": status})
-
-
-@contextmanager
-def own_valkey() -> Iterator[OwnedValkey]:
-    """A Valkey for as long as the measurement lasts."""
-    valkey = OwnedValkey()
-    valkey.start()
-    try:
-        yield valkey
-    finally:
-        valkey.close()

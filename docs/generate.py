@@ -340,11 +340,17 @@ def _operator() -> str:
                 (
                     (
                         where,
-                        f"`{rule.group}/{rule.resource}`".replace("`/", "`"),
+                        " ".join([f"`{rule.group}/{rule.resource}`".replace("`/", "`"), *rule.names]),
                         ", ".join(rule.verbs),
                         rule.reason,
                     )
-                    for where, rules in (("its namespaces", ACCESS_RULES), ("the cluster", CLUSTER_RULES))
+                    for where, rules in (
+                        ("its namespaces", ACCESS_RULES),
+                        ("its namespaces, if others than its own", secret_rules("everwarm-platform")),
+                        ("the cluster", CLUSTER_RULES),
+                        ("its own namespace", home_rules("everwarm-platform", "everwarm-operator")),
+                        ("its own, with a Secret of yours", (read_secret_rule("everwarm-platform"),)),
+                    )
                     for rule in rules
                 ),
             ),

@@ -73,7 +73,7 @@ class PlatformSecrets:
                     secret(home.namespace, home.secret_name, wanted, owners=owners), force=True
                 )
                 log.info("platform_secret.written", namespace=home.namespace, name=home.secret_name)
-        if for_pods(wanted) != (for_pods(self._data) if self._data else {}):
+        if wanted != self._data:
             self._provided.clear()
         self._data, self._read_at = wanted, self._clock()
         return wanted

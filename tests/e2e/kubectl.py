@@ -29,17 +29,15 @@ class Kubectl:
 
     def __call__(self, *words: str, given: object = None) -> str:
         """Run kubectl with *words*, *given* as JSON on stdin; its stdout. Raises CommandFailed."""
-        return self._run(
-            [str(find_kubectl()), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *words],
-            given,
-        )
+        return self._run(self.command(find_kubectl(), *words), given)
 
     def helm(self, *words: str, given: object = None) -> str:
         """Run helm with *words*; its stdout. Raises CommandFailed."""
-        return self._run(
-            [str(find_helm()), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *words],
-            given,
-        )
+        return self._run(self.command(find_helm(), *words), given)
+
+    def command(self, program: Path, *words: str) -> list[str]:
+        """The command line of *program*, which is kubectl or helm."""
+        return [str(program), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *words]
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Apply *objects*."""
@@ -58,14 +56,7 @@ class Kubectl:
     def follow(self, pod: str) -> "Lines":
         """The lines that *pod* writes, from the first on, as they come."""
         process = subprocess.Popen(
-            [
-                str(find_kubectl()),
-                f"--kubeconfig={self.kubeconfig}",
-                f"--namespace={self.namespace}",
-                "logs",
-                "--follow",
-                pod,
-            ],
+            self.command(find_kubectl(), "logs", "--follow", pod),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

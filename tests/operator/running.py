@@ -109,6 +109,11 @@ class RunningOperator:
             page: bytes = answer.read()
         return page.decode()
 
+    def metric(self, name: str) -> float:
+        """The sum of all series of the metric *name*."""
+        samples = (line.rsplit(" ", 1) for line in self.metrics().splitlines())
+        return sum(float(value) for series, value in samples if series.partition("{")[0] == name)
+
     def kill(self) -> None:
         """SIGKILL."""
         self.process.kill()
@@ -319,11 +324,11 @@ class World:
         found: list[Json] = pod.get("status", {}).get("conditions", [])
         return found
 
-    async def register(self, pod: Json, **changes: Any) -> PodRecord:
-        """Say to the registry as the pod that it is warm, or what *changes* say; returns the record."""
+    async def register(self, pod: Json, *, lease_s: float = 120.0, **changes: Any) -> PodRecord:
+        """Say to the registry as the pod, for *lease_s*, that it is warm, or what *changes* say; returns the record."""
         record = record_of(pod, **changes)
         async with connect(self.redis_url) as redis:
-            await RegistryWriter(redis, self.namespace, ttl_s=120).heartbeat(record)
+            await RegistryWriter(redis, self.namespace, ttl_s=lease_s).heartbeat(record)
         return record
 
     async def deregister(self, record: PodRecord) -> None:

@@ -234,18 +234,9 @@ def _versions(world: World) -> dict[str, str]:
 
 def _versions_stand(world: World, operator: RunningOperator, *, looks: int) -> bool:
     """Whether no version moves while the operator looks *looks* times."""
-    before, target = _versions(world), _looks(operator) + looks
-    world.wait("looks", lambda: _looks(operator) >= target)
+    before, target = _versions(world), operator.metric("everwarm_reconcile_duration_seconds_count") + looks
+    world.wait("looks", lambda: operator.metric("everwarm_reconcile_duration_seconds_count") >= target)
     return _versions(world) == before
-
-
-def _looks(operator: RunningOperator) -> float:
-    lines = operator.metrics().splitlines()
-    return sum(
-        float(line.split()[-1])
-        for line in lines
-        if line.startswith("everwarm_reconcile_duration_seconds_count")
-    )
 
 
 async def test_a_killed_operator_is_replaced_by_one_that_goes_on_from_what_there_is(

@@ -32,7 +32,7 @@ from everwarm_operator.desired.platform_secret import (
 )
 from tests.cluster.control_plane import ControlPlane
 from tests.fixtures.records import ids, pod_record, running, seen
-from tests.fixtures.valkey import OwnedValkey
+from tests.fixtures.valkey import running_valkey
 from tests.operator.homes import DEPLOYMENT, NAME, settings_of
 from tests.operator.running import Json, World, grant, running_operator, start_operator
 
@@ -51,9 +51,7 @@ def made(held: Mapping[str, str], registry: BundledValkey | ExternalRedis = BUND
 
 
 async def test_a_bundled_valkey_lets_each_role_in_by_its_url_and_no_further() -> None:
-    server = OwnedValkey(acl=made({})[USERS])
-    server.start()
-    try:
+    with running_valkey(acl=made({})[USERS]) as server:
         data = made(made({}), BundledValkey(f"127.0.0.1:{server.port}"))
         async with connect(data[url_key(Role.POD)]) as redis:
             await RegistryWriter(redis, "speech").heartbeat(pod_record())
@@ -64,8 +62,6 @@ async def test_a_bundled_valkey_lets_each_role_in_by_its_url_and_no_further() ->
             async with connect(data[url_key(role)]) as redis:
                 with pytest.raises(RegistryUnavailable, match="no permissions"):
                     await RegistryWriter(redis, "speech").heartbeat(pod_record())
-    finally:
-        server.close()
 
 
 @given(

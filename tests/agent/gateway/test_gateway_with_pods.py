@@ -15,7 +15,7 @@ import pytest
 import everwarm
 from everwarm.gateway import run_gateway
 from everwarm.settings import GatewaySettings
-from tests.fixtures.valkey import OwnedValkey
+from tests.fixtures.valkey import running_valkey
 from tests.support.pods import PodProcess, start_pod
 from tests.support.speech import Clip, clips, words
 from tests.support.waiting import until
@@ -28,12 +28,8 @@ MODEL = "tiny.en"
 @pytest.fixture(scope="module")
 def registry() -> Iterator[str]:
     """A Valkey for the pods of this module."""
-    server = OwnedValkey()
-    try:
-        server.start()
+    with running_valkey() as server:
         yield server.url
-    finally:
-        server.close()
 
 
 ENVIRONMENT = {"EVERWARM_LANGUAGES": "en", "EVERWARM_BEAM_SIZE": "1"}

@@ -28,7 +28,7 @@ from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.registry.records import PodState
 from everwarm_core.registry.writer import RegistryWriter
 from tests.fixtures.records import ids, pod_record, running, seen
-from tests.fixtures.valkey import OwnedValkey
+from tests.fixtures.valkey import OwnedValkey, running_valkey
 
 PASSWORDS = {role: f"secret of {role}" for role in Role}
 HASHES = {role: [password_hash(password)] for role, password in PASSWORDS.items()}
@@ -38,12 +38,8 @@ KEYS = KeyNames("local")
 @pytest.fixture
 def guarded() -> Iterator[OwnedValkey]:
     """A Valkey with the users of the platform, and nobody else."""
-    server = OwnedValkey(acl=acl_file(HASHES))
-    try:
-        server.start()
+    with running_valkey(acl=acl_file(HASHES)) as server:
         yield server
-    finally:
-        server.close()
 
 
 def url(server: OwnedValkey, role: Role) -> str:

@@ -43,9 +43,7 @@ async def main() -> None:
             ready, warm = asked_ready.result(), asked_warm.result()
             looks += 1
             if ready is not None and warm is not None:
-                differing = ready.keys() & {
-                    uid for uid, is_ready in ready.items() if is_ready != (uid in warm)
-                }
+                differing = {uid for uid, is_ready in ready.items() if is_ready != (uid in warm)}
                 for uid in differing - since.keys():
                     since[uid] = (began, ready[uid])
                 for uid in since.keys() - differing:
