@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, ObservableGauge
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 if TYPE_CHECKING:
@@ -354,6 +354,20 @@ def server_span(method: str, route: str, headers: Mapping[str, str]) -> span:
 def client_span(method: str, url: str) -> span:
     """A client span for one attempt on *url* (no query, it may hold names only); see `put_trace`."""
     return span(method, kind=SpanKind.CLIENT, attributes={"http.request.method": method, "url.full": url})
+
+
+def traceparent(opened: Span) -> str:
+    """What leads others to the trace of *opened*; empty when nothing is traced."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, context=trace.set_span_in_context(opened))
+    return carrier.get("traceparent", "")
+
+
+def linked(traceparent: str) -> SpanContext | None:
+    """What a span of ours links to, so that *traceparent*, of whomever, is found from it; None when it is none."""
+    given = propagate.extract({"traceparent": traceparent}, context=Context())
+    context = trace.get_current_span(given).get_span_context()
+    return context if context.is_valid else None
 
 
 def put_trace(opened: Span, headers: MutableMapping[str, str]) -> None:

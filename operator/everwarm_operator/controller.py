@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from opentelemetry import propagate, trace
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Link, Span
 
@@ -158,7 +157,7 @@ class Controller:
                 if error.is_about_content:
                     await self._report(key, self._decide(key, declared, refusal=error.message))
                 raise
-            await self._open_gates(key, outcome)
+            await self._open_gates(key, outcome, span)
             await self._report(key, outcome)
         self._memories[key] = outcome.memory
         self._duration.record(self._clock() - began)
@@ -191,7 +190,9 @@ class Controller:
         for manifest in outcome.apply:
             self.store.put_object(await self._cluster.apply(manifest, force=manifest.key in known))
 
-    async def _open_gates(self, key: Key, outcome: Outcome) -> None:
+    async def _open_gates(self, key: Key, outcome: Outcome, span: Span) -> None:
+        """Write the gates; *span* links to the start of each pod that is let in, which is another trace."""
+        leases = self._registries.of(key.namespace).leases if outcome.gates else {}
         for patch in outcome.gates:
             try:
                 pod = await self._cluster.patch_pod_condition(
@@ -204,6 +205,9 @@ class Controller:
             else:
                 self.store.put_pod(pod)
                 self._note_warm(key, patch)
+                lease = leases.get(patch.pod_uid)
+                if patch.verdict.is_open and lease and (start := telemetry.linked(lease.pod.traceparent)):
+                    span.add_link(start)
 
     async def _report(self, key: Key, outcome: Outcome) -> None:
         if outcome.status is not None:
@@ -235,10 +239,8 @@ class Controller:
 def _links(declared: Declared) -> Iterator[Link]:
     """The trace of whoever applied the resource."""
     given = (declared.body["metadata"].get("annotations") or {}).get(TRACE_ANNOTATION)
-    if given:
-        context = trace.get_current_span(propagate.extract({"traceparent": given})).get_span_context()
-        if context.is_valid:
-            yield Link(context)
+    if context := telemetry.linked(given or ""):
+        yield Link(context)
 
 
 def _describe(span: Span, outcome: Outcome) -> None:

@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from opentelemetry.trace import Span, use_span
 from redis.asyncio import Redis
 
 from everwarm_core import telemetry
@@ -138,13 +139,15 @@ async def live(settings: PodSettings, exported: Telemetry, *, began: float) -> E
     with signals.handled(), _listening(settings) as listener:
         url = settings.url(listener.getsockname()[1])
         admission = Admission(Capacity(settings.slots, settings.queue))
-        pod = Pod(settings, url, admission)
+        attributes = {Attribute.MODEL.value: settings.model, Attribute.POD.value: settings.pod_id}
+        birth = telemetry.tracer().start_span(SpanName.START, attributes=attributes)  # ended by `_start`
+        pod = Pod(settings, url, admission, traceparent=telemetry.traceparent(birth))
         app = make_app(pod, instruments=instruments(pod), telemetry=exported, tokens=lambda: tokens)
         async with _served(app, listener), _registered(pod, redis) as registration:
             log.info(
                 "pod.listening", url=url, pod=settings.pod_id, model=settings.model, names=settings.names
             )
-            start = _start(pod, app, registration, tokens, began=began)
+            start = _start(pod, app, registration, tokens, birth, began=began)
             failure = await _first_of(start, signals.drain)
             if failure is None:
                 await signals.drain.wait()
@@ -156,15 +159,14 @@ async def live(settings: PodSettings, exported: Telemetry, *, began: float) -> E
 
 
 async def _start(
-    pod: Pod, app: FastAPI, registration: Registration, tokens: Tokens | None, *, began: float
+    pod: Pod, app: FastAPI, registration: Registration, tokens: Tokens | None, birth: Span, *, began: float
 ) -> EverwarmError | None:
-    """Load, prove, rehearse, announce; returns why that failed, or None once the pod is warm."""
+    """Load, prove, rehearse, announce, which is the span *birth*; returns why that failed, or None once the pod is warm."""
     settings = pod.settings
     left_s = settings.warmup_timeout_seconds - (time.monotonic() - began)
-    attributes = {Attribute.MODEL.value: settings.model, Attribute.POD.value: settings.pod_id}
     try:
         async with asyncio.timeout(max(0.0, left_s)) as budget:
-            with telemetry.span(SpanName.START, attributes=attributes):
+            with use_span(birth, end_on_exit=True):
                 await _become_warm(pod, app, registration, tokens, ends_at=budget.when())
     except TimeoutError:
         limit_s = settings.warmup_timeout_seconds

@@ -42,6 +42,8 @@ class Pod:
     load_s: float = 0.0
     warm_s: float = 0.0
     started: float = field(default_factory=time.time)
+    traceparent: str = ""
+    """Of the trace of its start."""
     boot: str = field(default_factory=lambda: secrets.token_hex(8))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     is_proven: bool = False
@@ -84,6 +86,7 @@ class Pod:
             load_s=self.load_s,
             warm_s=self.warm_s,
             boot=self.boot,
+            traceparent=self.traceparent,
         )
 
     def enter(self, state: PodState) -> None:

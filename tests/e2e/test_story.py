@@ -417,12 +417,14 @@ def test_one_utterance_is_one_trace_and_a_pods_birth_another(stage: Stage, unhar
     def whole_traces(_: object) -> bool:
         assert stage.collector is not None
         by_trace: dict[str, set[tuple[str, str]]] = {}
-        for span in stage.collector.spans():
+        seen = stage.collector.spans()
+        for span in seen:
             by_trace.setdefault(span.trace, set()).add((span.service, span.name))
         served = [spans for spans in by_trace.values() if path <= {name for _, name in spans}]
-        births = [spans for spans in by_trace.values() if "everwarm.start" in {name for _, name in spans}]
+        births = {trace for trace, spans in by_trace.items() if ("everwarm-pod", "everwarm.start") in spans}
+        led_to = {trace for span in seen if span.name == "everwarm.reconcile" for trace in span.links}
         through = [spans for spans in served if len({service for service, _ in spans}) >= 3]
-        return bool(through and births)
+        return bool(through and births & led_to)
 
     stage.collector.wait_for("whole traces", whole_traces, within_s=60)
     metrics = stage.collector.metrics()

@@ -11,6 +11,7 @@ from tests.support.otlp import OtlpReceiver
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
 def test_a_reconcile_is_a_trace_of_its_own_that_says_what_it_changed(
@@ -23,7 +24,7 @@ def test_a_reconcile_is_a_trace_of_its_own_that_says_what_it_changed(
         OtlpReceiver() as receiver,
         running_operator(control_plane, kubeconfig, namespace, redis_url, tmp_path, **receiver.environment),
     ):
-        applied = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+        applied = {"traceparent": TRACEPARENT}
         world.apply("speech", annotations=applied)
         spans = receiver.wait_for(
             lambda seen: any("Deployment/speech" in str(span.attributes) for span in seen)
@@ -36,3 +37,21 @@ def test_a_reconcile_is_a_trace_of_its_own_that_says_what_it_changed(
     assert first.links == (TRACE,)
     assert first.attributes["everwarm.resource"] == f"{namespace}/speech"
     assert metadata["annotations"] == applied
+
+
+async def test_the_reconcile_that_lets_a_pod_in_links_to_the_trace_of_its_start(
+    control_plane: ControlPlane, namespace: str, redis_url: str, tmp_path: Path
+) -> None:
+    install_crd(control_plane)
+    world = World(control_plane, namespace, redis_url)
+    kubeconfig = grant(control_plane, namespace)
+    with (
+        OtlpReceiver() as receiver,
+        running_operator(control_plane, kubeconfig, namespace, redis_url, tmp_path, **receiver.environment),
+    ):
+        world.apply("speech")
+        world.wait("a pod", world.pods)
+        (pod,) = world.pods()
+        world.run_container(pod)
+        await world.register(pod, traceparent=TRACEPARENT)
+        receiver.wait_for(lambda seen: any(span.links == (TRACE,) for span in seen))

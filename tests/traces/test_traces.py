@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fixtures.valkey import running_valkey
 from tests.support.otlp import OtlpReceiver, ReceivedSpan
 from tests.support.pods import PodProcess, running_pod
 from tests.support.speech import Clip, clips, words
@@ -44,19 +45,26 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 
 @pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    """A registry that holds this pod alone: others of its name would be tried as well."""
+    with running_valkey() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
 def pod(
-    receiver: OtlpReceiver, valkey: str, tmp_path_factory: pytest.TempPathFactory
+    receiver: OtlpReceiver, registry: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PodProcess]:
-    environment = {"EVERWARM_REDIS_URL": valkey, "OTEL_SERVICE_NAME": "pod", **receiver.environment}
+    environment = {"EVERWARM_REDIS_URL": registry, "OTEL_SERVICE_NAME": "pod", **receiver.environment}
     with running_pod(environment, folder=tmp_path_factory.mktemp("traced")) as warm:
         yield warm
 
 
 @pytest.fixture(scope="module")
-def text(pod: PodProcess, receiver: OtlpReceiver, valkey: str, clip: Clip) -> str:
+def text(pod: PodProcess, receiver: OtlpReceiver, registry: str, clip: Clip) -> str:
     """What an agent, in a process of its own, got for the clip."""
     done = subprocess.run(
-        [sys.executable, "-c", AGENT, valkey, str(clip.path)],
+        [sys.executable, "-c", AGENT, registry, str(clip.path)],
         env={**os.environ, "OTEL_SERVICE_NAME": "agent", **receiver.environment},
         capture_output=True,
         text=True,

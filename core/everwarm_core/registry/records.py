@@ -37,7 +37,8 @@ class PodRecord:
     id: the pod's UID (a uuid4 on one machine); url: base URL agents call; model: the spec's model; names: every
     name served, model included; languages: those proven warm so far; inflight: requests held, waiting ones
     included; started: Unix seconds; load_s, warm_s: seconds the load and the warm-up took (0 until known);
-    boot: random per process, so a restarted process is told from its predecessor.
+    boot: random per process, so a restarted process is told from its predecessor. traceparent: of the trace of the
+    process's start, the same in all its records; empty when nothing is traced.
     """
 
     id: str
@@ -55,9 +56,11 @@ class PodRecord:
     load_s: float
     warm_s: float
     boot: str
+    traceparent: str = ""
 
     def to_hash(self) -> dict[str, str]:
         """Hash fields as they stand in Redis; lists are joined by commas, which names cannot contain."""
+        traced = {"traceparent": self.traceparent} if self.traceparent else {}
         return {
             "schema": str(SCHEMA),
             "url": self.url,
@@ -74,6 +77,7 @@ class PodRecord:
             "load_s": f"{self.load_s:.3f}",
             "warm_s": f"{self.warm_s:.3f}",
             "boot": self.boot,
+            **traced,
         }
 
     @classmethod
@@ -98,6 +102,7 @@ class PodRecord:
                 load_s=_seconds(fields["load_s"]),
                 warm_s=_seconds(fields["warm_s"]),
                 boot=fields["boot"],
+                traceparent=fields.get("traceparent", ""),
             )
         except (KeyError, ValueError):
             return None

@@ -1,6 +1,7 @@
 """Records survive Redis unchanged, damaged ones are told from good ones, and snapshots answer who is warm."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def test_hash_has_exactly_the_fields_of_the_contract() -> None:
 
 @given(pod_records(), st.data())
 def test_record_is_none_when_a_field_is_missing(pod: PodRecord, data: st.DataObject) -> None:
-    fields = pod.to_hash()
+    fields = replace(pod, traceparent="").to_hash()  # which only pods that are traced write
     del fields[data.draw(st.sampled_from(sorted(fields)))]
     assert PodRecord.from_hash(pod.id, fields) is None
 
