@@ -14,6 +14,7 @@ class Figures:
     found: dict[str, tuple[float, str]] = field(default_factory=dict)
     lost: int = 0
     disagreements: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def note(self, name: str, value: float, unit: str = "s") -> None:
         """One figure."""
@@ -33,5 +34,5 @@ class Figures:
                 Promise("disagreements of Ready and warm over 1 s, not excused", self.disagreements, 0, ""),
             ),
             figures=tuple(Figure(name, value, unit) for name, (value, unit) in self.found.items()),
-            notes=(f"on {self.place}",),
+            notes=(f"on {self.place}", *self.notes),
         )

@@ -444,9 +444,10 @@ def test_nothing_was_lost(stage: Stage, load: Load, comparison: Lines) -> None:
     stage.figures.note("the longest wait", max(took))
     (looks,) = (line["looks"] for line in comparison if "looks" in line)
     stage.figures.note("looks at Ready and warm", looks, "")
-    disagreements = [line for line in comparison if "uid" in line and not _is_excused(stage, line)]
+    disagreements = [line for line in comparison if "pod" in line and not _is_excused(stage, line)]
     longest = max((line["until"] - line["from"] for line in disagreements), default=0.0)
     stage.figures.note("longest disagreement of Ready and warm, not excused", longest)
+    stage.figures.notes += [_disagreement(line) for line in disagreements]
     stage.figures.note("of them Ready and not warm", sum(line["ready"] for line in disagreements), "")
     stage.figures.lost, stage.figures.disagreements = len(load.lost()), len(disagreements)
     assert load.lost() == []
@@ -528,6 +529,11 @@ def _ready_replicas(stage: Stage, kind: str, component: str) -> int:
 def _restart(stage: Stage, kind: str, component: str) -> None:
     stage.kubectl("rollout", "restart", f"{kind}/{RELEASE}-{component}")
     stage.kubectl("rollout", "status", f"{kind}/{RELEASE}-{component}", "--timeout=180s")
+
+
+def _disagreement(line: Json) -> str:
+    said = "Ready and not warm" if line["ready"] else "warm and not Ready"
+    return f"{line['pod']}, {line['age']:g} s old, was {said} for {line['until'] - line['from']:.2f} s"
 
 
 def _is_excused(stage: Stage, line: Json) -> bool:
