@@ -6,8 +6,8 @@ listeners first, where a drain must first tell the registry, then refuse, then f
 Start: the port is bound before anything slow, so `/livez` answers and `/readyz` says `loading` from the first
 moment; the weights are loaded once, on a thread; every key of the spec is proven by timed decodes; then the pod
 serves itself a few requests through its own HTTP application, since the first caller should meet no code that never
-ran. Only then is it warm, from the next question of the kubelet on where there is one (`probe_seconds`): told at once,
-the registry would be ahead of `kubectl` by as long as the kubelet waits to ask. Loads and decodes run on threads that nobody can stop; `main` ends the process without
+ran. Only then is it warm, and says so shortly before the kubelet's next question where there is a kubelet
+(`probe_seconds`): told at once, the registry would be ahead of `kubectl` by as long as the kubelet waits to ask. Loads and decodes run on threads that nobody can stop; `main` ends the process without
 waiting for them.
 
 Redis decides nothing in here: lost, late or restarted, the pod goes on, and the next heartbeat says everything again.
@@ -212,11 +212,7 @@ async def _become_warm(
     gc.collect()
     gc.freeze()  # what is here now stays: collections need not walk it again and again
     with telemetry.span(SpanName.REGISTER):
-        pod.is_proven = True
-        if settings.probe_seconds:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2 * settings.probe_seconds):
-                    await pod.asked.wait()
+        await asyncio.sleep(pod.turns_warm_in_s(time.monotonic()))
         await registration.announce(PodState.WARM)
     log.info(
         "pod.warm",

@@ -23,6 +23,9 @@ from everwarm_stt.engine import DecodeOptions, Engine
 from everwarm_stt.settings import PodSettings
 
 VERSION: Final = version("everwarm-stt")
+GATE_S: Final = 0.4
+"""Time for the operator to open the gate of a pod that has turned warm (0.1 s, more on a busy node): a kubelet that finds the
+gate open and the container ready tells both at once, and needs a second look at the pod otherwise."""
 LOADING_RETRY_AFTER_S: Final = 2.0  # a small model is warm by then; OpenAI's client tries twice
 
 log = structlog.stdlib.get_logger(__name__)
@@ -46,10 +49,8 @@ class Pod:
     """Of the trace of its start."""
     boot: str = field(default_factory=lambda: secrets.token_hex(8))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    is_proven: bool = False
-    """Whether it may be warm from the next question for its readiness on."""
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once it was asked while proven."""
+    asked_at: float | None = None
+    """When `/readyz` was last asked, in monotonic seconds."""
 
     @property
     def is_ready(self) -> bool:
@@ -60,13 +61,15 @@ class Pod:
             and set(self.settings.languages) <= set(self.languages)
         )
 
-    def answer_readiness(self) -> bool:
-        """Whether it is ready; a pod that is proven turns warm with this answer, for the registry too."""
-        if self.is_proven:
-            self.asked.set()
-            if self.state is PodState.WARMING:
-                self.enter(PodState.WARM)
-        return self.is_ready
+    def turns_warm_in_s(self, now: float) -> float:
+        """Seconds from *now* until what is proven should be said, so that the registry and the kubelet hear of it together.
+
+        Shortly before the next question for its readiness, where such come every `probe_seconds`; else at once.
+        """
+        period_s = self.settings.probe_seconds
+        if not period_s or self.asked_at is None or now - self.asked_at > 2 * period_s:
+            return 0.0
+        return (self.asked_at - GATE_S - now) % period_s
 
     def record(self) -> PodRecord:
         """What the registry is told now."""

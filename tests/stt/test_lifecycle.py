@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -101,41 +102,20 @@ def test_pod_that_loads_is_alive_not_ready_and_ends_at_once_when_told_to(tmp_pat
     assert pod.events("pod.warm") == []
 
 
-def test_registry_and_readiness_turn_warm_together(redis_url: str, tmp_path: Path) -> None:
-    """Somebody asks for its readiness as often as promised, and never finds the registry ahead."""
-    environment = {
-        "EVERWARM_REDIS_URL": redis_url,
-        "EVERWARM_POD_ID": "asked",
-        "EVERWARM_PROBE_SECONDS": "30",
-    }
-    with Redis.from_url(redis_url, decode_responses=True) as redis:
-        pod = start_pod(environment, folder=tmp_path)
-        eventually(lambda: answers(pod.url))
-        seen: list[str | None] = []
-
-        def is_ready() -> bool:
-            seen.append(redis.hget("everwarm:{local}:pod:asked", "state"))
-            time.sleep(0.2)  # a probe's period: it has to be seen as it is between two questions
-            seen.append(redis.hget("everwarm:{local}:pod:asked", "state"))
-            return ask(pod.url, "/readyz").status == 200
-
-        eventually(is_ready, 60)
-        assert "warming" in seen
-        assert "warm" not in seen
-        eventually(lambda: redis.hget("everwarm:{local}:pod:asked", "state") == "warm", 1)
-        assert pod.stop() == 0
-
-
-def test_pod_that_nobody_asks_turns_warm_all_the_same(redis_url: str, tmp_path: Path) -> None:
-    environment = {
-        "EVERWARM_REDIS_URL": redis_url,
-        "EVERWARM_POD_ID": "unasked",
-        "EVERWARM_PROBE_SECONDS": "0.5",
-    }
-    with Redis.from_url(redis_url, decode_responses=True) as redis:
-        pod = start_pod(environment, folder=tmp_path)
-        eventually(lambda: redis.hget("everwarm:{local}:pod:unasked", "state") == "warm", 60)
-        assert pod.stop() == 0
+def test_pod_turns_warm_shortly_before_it_is_next_asked_for_its_readiness(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """Asked once, it expects to be asked again each ten seconds."""
+    pod = start_pod({"EVERWARM_REDIS_URL": redis_url, "EVERWARM_PROBE_SECONDS": "10"}, folder=tmp_path)
+    eventually(lambda: answers(pod.url))
+    asked = datetime.now(UTC)
+    assert ask(pod.url, "/readyz").status == 503
+    eventually(lambda: bool(pod.events("pod.warm")), 60)
+    (turned,) = (line for line in pod.events("pod.state") if line["state"] == "warm")
+    after_s = (datetime.fromisoformat(str(turned["timestamp"])) - asked).total_seconds()
+    assert 9.0 < after_s % 10 < 10.0
+    assert ask(pod.url, "/readyz").status == 200
+    assert pod.stop() == 0
 
 
 def test_command_line_explains_every_variable() -> None:

@@ -4,6 +4,7 @@ Handlers take nothing but the request: FastAPI would otherwise parse the body be
 would have derived from parameters comes from `everwarm_core.http.description`.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -106,10 +107,10 @@ def make_app(
 
     @app.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def readyz() -> Response:
-        is_ready = pod.answer_readiness()
+        pod.asked_at = time.monotonic()
         state = "draining" if pod.admission.is_draining else pod.state.value
         readiness = Readiness(state=state, model=pod.settings.model, languages=pod.languages)
-        return JSONResponse(readiness.model_dump(), status_code=200 if is_ready else 503)
+        return JSONResponse(readiness.model_dump(), status_code=200 if pod.is_ready else 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
