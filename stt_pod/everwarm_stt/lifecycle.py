@@ -40,6 +40,7 @@ from everwarm_core.errors import (
     SettingsError,
     WarmupFailed,
 )
+from everwarm_core.http.protocol import BoundedHttpProtocol
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import PodState
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
@@ -51,7 +52,6 @@ from everwarm_stt.prewarm import bundled_speech, prove_warm
 from everwarm_stt.rehearsal import rehearse
 from everwarm_stt.server.app import make_app
 from everwarm_stt.server.instruments import instruments
-from everwarm_stt.server.protocol import BoundedHttpProtocol
 from everwarm_stt.server.tokens import Tokens
 from everwarm_stt.settings import PodSettings
 from everwarm_stt.weights import resolve_weights, show_progress

@@ -25,6 +25,7 @@ from everwarm.settings import GatewaySettings
 from everwarm.sources import pod_source
 from everwarm_core import telemetry
 from everwarm_core.errors import PlatformError
+from everwarm_core.http.protocol import BoundedHttpProtocol
 from everwarm_core.logs import configure_logging
 
 KEEPALIVE_S: Final = 75  # clients' pools give a connection up sooner, so it is never closed under a request
@@ -72,6 +73,7 @@ async def run_gateway(
         server = _Server(
             uvicorn.Config(
                 create_app(door, router, metrics_page=metrics_page),
+                http=BoundedHttpProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -26,12 +26,12 @@ from everwarm_core.http.headers import (
     SLOTS_HEADER,
     sane_request_id,
 )
+from everwarm_core.http.protocol import BEGAN
 from everwarm_core.openai_errors import error_headers, error_json
 from everwarm_core.telemetry import Attribute
 from everwarm_stt.pod import Pod
 from everwarm_stt.server.body import ClientLeft
 from everwarm_stt.server.instruments import Instruments
-from everwarm_stt.server.protocol import BEGAN
 from everwarm_stt.server.tokens import Tokens
 
 CLIENT_LEFT_STATUS: Final = 499  # nginx's code; nobody reads it but our own metrics

@@ -12,6 +12,7 @@ import pytest
 
 from everwarm.gateway import run_gateway
 from everwarm.settings import GatewaySettings
+from everwarm_core.http.protocol import HEAD_BYTES
 from everwarm_core.registry.records import PodState
 from tests.fixtures.records import WAIT_S, pod_record
 from tests.fixtures.valkey import OwnedValkey
@@ -225,6 +226,14 @@ async def test_a_gateway_without_a_registry_says_so(own_valkey: OwnedValkey) -> 
         assert (code, error_of(body)["code"]) == (503, "registry_unavailable")
         own_valkey.start()
         await until_ready(door)
+
+
+async def test_a_head_without_an_end_is_refused(redis_url: str) -> None:
+    async with gateway(redis_url) as door:
+        reader, writer = await asyncio.open_connection(*door.url.removeprefix("http://").split(":"))
+        writer.write(b"GET /livez HTTP/1.1\r\nx: " + b"a" * (HEAD_BYTES + 1))
+        assert (await reader.readline()).split()[1] == b"400"
+        writer.close()
 
 
 async def until_ready(door: Gateway) -> None:

@@ -2,7 +2,7 @@
 and with a note of when each request began.
 
 Without them a stranger who never finishes a header line costs memory and a connection for as long as he likes. Bodies
-are bounded where they are read.
+are bounded where they are read. Core itself does not need uvicorn: whoever serves brings it, and httptools.
 """
 
 import asyncio
