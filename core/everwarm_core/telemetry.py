@@ -163,6 +163,7 @@ ROUTE_DURATION: Final = Metric(
     "everwarm.route.duration", "s", "Choice of a pod, hold included", _QUEUE_SECONDS
 )
 WARM_PODS: Final = Metric("everwarm.pods.warm", "{pod}", "Warm pods per model and language in the snapshot")
+DESIRED_PODS: Final = Metric("everwarm.pods.desired", "{pod}", "Replicas a WhisperModel asks for")
 REGISTRY_AGE: Final = Metric("everwarm.registry.age", "s", "Age of the registry snapshot in use")
 RECONCILE_DURATION: Final = Metric(
     "everwarm.reconcile.duration", "s", "One look at a resource and the writes that follow", _SECONDS

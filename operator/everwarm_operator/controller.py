@@ -74,6 +74,7 @@ class Controller:
         self._errors = telemetry.counter(telemetry.RECONCILE_ERRORS)
         self._warm_duration = telemetry.histogram(telemetry.POD_WARM_DURATION)
         telemetry.gauge(telemetry.WARM_PODS, self._warm_pods)
+        telemetry.gauge(telemetry.DESIRED_PODS, self._desired_pods)
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
@@ -147,8 +148,9 @@ class Controller:
             self._memories.pop(key, None)
             return None
         began = self._clock()
-        attributes = {Attribute.RESOURCE.value: f"{key.namespace}/{key.name}"}
-        with telemetry.span(SpanName.RECONCILE, attributes=attributes, links=tuple(_links(declared))) as span:
+        with telemetry.span(
+            SpanName.RECONCILE, attributes=_told_of(key), links=tuple(_links(declared))
+        ) as span:
             outcome = self._decide(key, declared)
             _describe(span, outcome)
             try:
@@ -233,7 +235,17 @@ class Controller:
     def _warm_pods(self, _: CallbackOptions) -> Iterator[Observation]:
         for key in self.store:
             warm = sum(pod.gate is not None and pod.gate.is_open for pod in self.store.pods(key))
-            yield Observation(warm, {Attribute.RESOURCE.value: f"{key.namespace}/{key.name}"})
+            yield Observation(warm, _told_of(key))
+
+    def _desired_pods(self, _: CallbackOptions) -> Iterator[Observation]:
+        for key in self.store:
+            declared = self.store.model(key)
+            if declared is not None and declared.model is not None:
+                yield Observation(declared.model.spec.replicas, _told_of(key))
+
+
+def _told_of(key: Key) -> dict[str, str]:
+    return {Attribute.RESOURCE.value: f"{key.namespace}/{key.name}"}
 
 
 def _links(declared: Declared) -> Iterator[Link]:

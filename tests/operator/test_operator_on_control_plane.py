@@ -271,6 +271,12 @@ async def test_an_outage_of_the_api_server_is_outlived(operator: RunningOperator
     pods(world, 2)
 
 
+def test_metrics_tell_how_many_pods_are_desired_and_warm(operator: RunningOperator, world: World) -> None:
+    world.apply("speech", replicas=2)
+    world.wait("two desired", lambda: operator.metric("everwarm_pods_desired") == 2)
+    assert operator.metric("everwarm_pods_warm") == 0
+
+
 async def test_the_end_by_sigterm_is_an_end_with_0(operator: RunningOperator, world: World) -> None:
     world.apply("speech")
     pods(world, 1)
