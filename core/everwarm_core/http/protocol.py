@@ -2,7 +2,7 @@
 and with a note of when each request began.
 
 Without them a stranger who never finishes a header line costs memory and a connection for as long as he likes. Bodies
-are bounded where they are read. Core itself does not need uvicorn: whoever serves brings it, and httptools.
+are bounded where they are read. Members that serve ask for uvicorn and httptools themselves.
 """
 
 import asyncio
