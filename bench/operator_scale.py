@@ -26,6 +26,7 @@ from tests.cluster.binaries import PARTS, Part
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.fixtures.valkey import running_valkey
 from tests.operator.running import (
+    LOOKS,
     RunningOperator,
     World,
     grant,
@@ -56,7 +57,6 @@ UNITS: Final = {
     "control plane CPU": "s",
 }
 LOOK_EVERY_S: Final = 0.5  # at what is waited for
-LOOKS: Final = "everwarm_reconcile_duration_seconds_count"
 NOT_COUNTED: Final = ("Pod/status", "Event")  # a pod's gate and what is told of it belong to the pod
 
 

@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 
+from everwarm_core.environment import PREFIX
 from everwarm_core.errors import SpecError, UnsupportedLanguage
 from everwarm_core.keys import ModelKey, default_languages, is_english_only
 from everwarm_core.languages import AUTO, LANGUAGE_NAMES, parse_language
@@ -49,7 +50,7 @@ MAX_RESOURCE_NAME: Final = 52
 
 NEEDS_CUDA: Final = ("float16", "int8_float16")
 """CTranslate2 refuses these on every CPU, so that a pod would fail at each start; bfloat16 depends on the CPU."""
-RESERVED_ENV: Final = "EVERWARM_"
+RESERVED_ENV: Final = PREFIX
 """Variables whose names begin so are made from the resource; one in template.env would contradict its own spec."""
 RESERVED_PREFIXES: Final = ("everwarm.dev/", "app.kubernetes.io/")
 """Labels and annotations by which the operator and Services find pods; a template that sets one would hide them."""

@@ -6,7 +6,7 @@ carry no state of ours in the objects: no finalizers, no annotations, nothing th
 
 kopf finds out which kinds there are when it starts, and again at each event of a CRD. That is not to be relied upon for
 our own: the API server tells that a CRD is established before it lists the kind, so the last event may come too early
-(2 of 12 times on two busy cores, and the kind was never watched); and a watch that ends before its first list leaves
+and the kind is never watched; and a watch that ends before its first list leaves
 kopf waiting for it for ever. So kopf starts once the kind is there, and the operator ends when it goes, for the kubelet
 to start it again.
 

@@ -14,7 +14,7 @@ import structlog
 from pydantic import ValidationError
 
 from everwarm_core import telemetry
-from everwarm_core.environment import environment_error
+from everwarm_core.environment import PREFIX, environment_error
 from everwarm_core.errors import EverwarmError, PlatformError
 from everwarm_core.logs import configure_logging
 from everwarm_core.registry.access import Role
@@ -51,7 +51,7 @@ def help_text() -> str:
     ]
     for name, field in OperatorSettings.model_fields.items():
         default = "" if field.is_required() or field.default in (None, "", ()) else f" [{field.default}]"
-        lines += [f"  EVERWARM_{name.upper()}{default}", f"      {field.description}"]
+        lines += [f"  {PREFIX}{name.upper()}{default}", f"      {field.description}"]
     lines += [
         "",
         "The cluster is the one it runs in, else that of KUBECONFIG. Traces and metrics go where",

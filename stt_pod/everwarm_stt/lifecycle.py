@@ -107,8 +107,7 @@ class Registration:
 
     async def announce(self, state: PodState) -> None:
         """Be in *state*, and return once the registry knows or has proven out of reach."""
-        if self._pod.state is not state:
-            self._pod.enter(state)
+        self._pod.enter(state)
         if self._writer is None:
             return
         try:

@@ -30,6 +30,8 @@ ACCOUNT: Final = "everwarm-operator"
 WAIT_S: Final = 120.0
 """For what takes a second on an idle machine; but the garbage collector looks for new kinds once in 30 s only."""
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
+LOOKS: Final = "everwarm_reconcile_duration_seconds_count"
+"""Metric: how often the operator has looked at a resource."""
 CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 

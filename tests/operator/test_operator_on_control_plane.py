@@ -15,6 +15,7 @@ import pytest
 from everwarm_core.registry.records import PodState
 from tests.cluster.control_plane import ControlPlane, Refused
 from tests.operator.running import (
+    LOOKS,
     RunningOperator,
     World,
     grant,
@@ -234,8 +235,8 @@ def _versions(world: World) -> dict[str, str]:
 
 def _versions_stand(world: World, operator: RunningOperator, *, looks: int) -> bool:
     """Whether no version moves while the operator looks *looks* times."""
-    before, target = _versions(world), operator.metric("everwarm_reconcile_duration_seconds_count") + looks
-    world.wait("looks", lambda: operator.metric("everwarm_reconcile_duration_seconds_count") >= target)
+    before, target = _versions(world), operator.metric(LOOKS) + looks
+    world.wait("looks", lambda: operator.metric(LOOKS) >= target)
     return _versions(world) == before
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from everwarm.local_pod.place import FileLock, Place, Told, default_root
 from everwarm_core import pod_environment as variable
+from everwarm_core.environment import PREFIX
 from everwarm_core.errors import PlatformError
 from everwarm_core.logs import library_logger
 from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
@@ -161,7 +162,7 @@ def pod_environment_of(
     spec = WhisperModelSpec(model=model, languages=(language,) if language else (), queue=QUEUE)
     resource = WhisperModel(metadata=Metadata(name="local-pod"), spec=spec)
     return {
-        **{name: value for name, value in inherited.items() if not name.startswith("EVERWARM_")},
+        **{name: value for name, value in inherited.items() if not name.startswith(PREFIX)},
         **variable.pod_environment(resource),
         **own,
         variable.HOST: "127.0.0.1",

@@ -38,6 +38,7 @@ from everwarm.platform.process import Exit, SupervisedProcess
 from everwarm.platform.valkey import running_valkey
 from everwarm.settings import GatewaySettings
 from everwarm_core import pod_environment as variable
+from everwarm_core.environment import PREFIX
 from everwarm_core.errors import EverwarmError, PlatformError
 from everwarm_core.registry.reader import RegistryReader
 from everwarm_core.registry.records import PodRecord, PodState
@@ -308,7 +309,7 @@ def without_our_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if not name.startswith("EVERWARM_") or name in _INHERITED
+        if not name.startswith(PREFIX) or name in _INHERITED
     }
 
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from everwarm_core import pod_environment as variable
-from everwarm_core.spec import Source, WhisperModel
+from everwarm_core.spec import RESERVED_ENV, Source, WhisperModel
 from everwarm_operator.desired.platform import Platform, SecretRef
 from everwarm_operator.desired.resources import container_resources, planned_cpus
 from everwarm_operator.manifest import digest
@@ -191,7 +191,7 @@ def _literal(value: str) -> str:
 
 
 def _is_contract(name: str) -> bool:
-    return name.startswith("EVERWARM_") or name in (POD_NAME, POD_IP)
+    return name.startswith(RESERVED_ENV) or name in (POD_NAME, POD_IP)
 
 
 def _resource_attributes(model: WhisperModel) -> str:
