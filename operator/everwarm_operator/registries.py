@@ -103,7 +103,7 @@ class _Follower:
                             tell(None)
                         elif news := self._news(snapshot):
                             tell(news)
-                        lapses_at = _next_lapse(snapshot, clock())
+                        lapses_at = next_lapse(snapshot, snapshot.taken_at)
                         continue
                 now = clock()
                 if trusted_at <= now:
@@ -111,7 +111,7 @@ class _Follower:
                     tell(None)
                 if snapshot is not None and lapses_at <= now:
                     tell({lease.pod.id for lease in snapshot.leases if lease.expires_at <= now})
-                    lapses_at = _next_lapse(snapshot, now)
+                    lapses_at = next_lapse(snapshot, now)
 
     def _turn(self, snapshot: Snapshot, now: float) -> bool:
         """Note whether Redis is in reach; whether that has changed, which concerns every pod."""
@@ -134,9 +134,13 @@ def _pause_s(left_s: float) -> float | None:
     return None if left_s == math.inf else max(0.0, left_s)
 
 
-def _next_lapse(snapshot: Snapshot, now: float) -> float:
-    """When the next lease is surely over, unless it is renewed until then; never while Redis is out of reach."""
-    running = (lease.expires_at for lease in snapshot.leases if lease.expires_at > now)
+def next_lapse(snapshot: Snapshot, since: float) -> float:
+    """When the next lease that ran at *since* is surely over, unless it is renewed until then.
+
+    *since* is the reading's own time when it is new: a lease that ran then may be over before the reading is looked at,
+    and nobody has been told. Never (infinity) while Redis is out of reach.
+    """
+    running = (lease.expires_at for lease in snapshot.leases if lease.expires_at > since)
     return math.inf if snapshot.frozen else min(running, default=math.inf) + MARGIN_S
 
 
