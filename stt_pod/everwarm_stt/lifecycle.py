@@ -6,9 +6,11 @@ listeners first, where a drain must first tell the registry, then refuse, then f
 Start: the port is bound before anything slow, so `/livez` answers and `/readyz` says `loading` from the first
 moment; the weights are loaded once, on a thread; every key of the spec is proven by timed decodes; then the pod
 serves itself a few requests through its own HTTP application, since the first caller should meet no code that never
-ran. Only then is it warm, and says so shortly before the kubelet's next question where there is a kubelet
-(`probe_seconds`): told at once, the registry would be ahead of `kubectl` by as long as the kubelet waits to ask. Loads and decodes run on threads that nobody can stop; `main` ends the process without
-waiting for them.
+ran. Only then is it warm. Loads and decodes run on threads that nobody can stop; `main` ends the process without waiting
+for them.
+
+That it is warm, and at a drain that it no longer is, is said shortly before the kubelet's next question where there is
+a kubelet (`probe_seconds`): told at once, the registry would be ahead of `kubectl` by as long as the kubelet waits to ask.
 
 Redis decides nothing in here: lost, late or restarted, the pod goes on, and the next heartbeat says everything again.
 """
@@ -150,6 +152,8 @@ async def live(settings: PodSettings, exported: Telemetry, *, began: float) -> E
             failure = await _first_of(start, signals.drain)
             if failure is None:
                 await signals.drain.wait()
+            if pod.state is PodState.WARM:
+                await _first_of(asyncio.sleep(pod.tells_in_s(time.monotonic())), signals.haste)
             await registration.announce(PodState.FAILED if failure else PodState.DRAINING)
             admission.drain()
             await _finish(pod, signals.haste)
@@ -211,7 +215,7 @@ async def _become_warm(
     gc.collect()
     gc.freeze()  # what is here now stays: collections need not walk it again and again
     with telemetry.span(SpanName.REGISTER):
-        await asyncio.sleep(pod.turns_warm_in_s(time.monotonic()))
+        await asyncio.sleep(pod.tells_in_s(time.monotonic()))
         await registration.announce(PodState.WARM)
     log.info(
         "pod.warm",

@@ -24,8 +24,8 @@ from everwarm_stt.settings import PodSettings
 
 VERSION: Final = version("everwarm-stt")
 GATE_S: Final = 0.4
-"""Time for the operator to open the gate of a pod that has turned warm (0.1 s, more on a busy node): a kubelet that finds the
-gate open and the container ready tells both at once, and needs a second look at the pod otherwise."""
+"""Time for the operator to turn a pod's gate (0.1 s, more on a busy node): a kubelet that finds gate and container changed
+tells both at once, and needs a second look at the pod otherwise."""
 LOADING_RETRY_AFTER_S: Final = 2.0  # a small model is warm by then; OpenAI's client tries twice
 
 log = structlog.stdlib.get_logger(__name__)
@@ -61,8 +61,8 @@ class Pod:
             and set(self.settings.languages) <= set(self.languages)
         )
 
-    def turns_warm_in_s(self, now: float) -> float:
-        """Seconds from *now* until what is proven should be said, so that the registry and the kubelet hear of it together.
+    def tells_in_s(self, now: float) -> float:
+        """Seconds from *now* until a turn to warm or from it should be said, so that registry and kubelet hear of it together.
 
         Shortly before the next question for its readiness, where such come every `probe_seconds`; else at once.
         """

@@ -109,8 +109,8 @@ class PodSettings(BaseSettings):
     cache_dir: Path | None = None
     """Folder for weights this pod assembles itself; default: the user's cache folder."""
     probe_seconds: Annotated[float, Field(ge=0, le=60)] = 0.0
-    """How often somebody asks `/readyz`, as the kubelet does: proven warm, the pod says so shortly before the next question, so
-    that registry and kubelet hear of it together. 0: nobody asks, and it says so at once."""
+    """How often somebody asks `/readyz`, as the kubelet does: that it is warm, or drains, the pod says shortly before the next
+    question, so that registry and kubelet hear of it together. 0: nobody asks, and it says so at once."""
     drain_timeout_seconds: Annotated[float, Field(gt=0)] = 35.0
     """Longest wait for held work after SIGTERM; keep it below terminationGracePeriodSeconds."""
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0

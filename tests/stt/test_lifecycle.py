@@ -111,11 +111,29 @@ def test_pod_turns_warm_shortly_before_it_is_next_asked_for_its_readiness(
     asked = datetime.now(UTC)
     assert ask(pod.url, "/readyz").status == 503
     eventually(lambda: bool(pod.events("pod.warm")), 60)
-    (turned,) = (line for line in pod.events("pod.state") if line["state"] == "warm")
-    after_s = (datetime.fromisoformat(str(turned["timestamp"])) - asked).total_seconds()
-    assert 9.0 < after_s % 10 < 10.0
+    assert 9.0 < seconds_until(pod, "warm", asked) % 10 < 10.0
     assert ask(pod.url, "/readyz").status == 200
-    assert pod.stop() == 0
+    os.kill(pod.process.pid, signal.SIGTERM)
+    eventually(lambda: bool(pod.events("signal.received")))
+    assert pod.stop() == 0  # a second signal: no more waiting
+
+
+def test_pod_says_that_it_drains_shortly_before_it_is_next_asked_for_its_readiness(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """Until then it serves; the registry would otherwise be ahead of the kubelet by up to a second."""
+    environment = {"EVERWARM_REDIS_URL": redis_url, "EVERWARM_PROBE_SECONDS": "3"}
+    with running_pod(environment, folder=tmp_path) as pod:
+        asked = datetime.now(UTC)
+        assert ask(pod.url, "/readyz").status == 200
+        assert pod.stop() == 0
+        assert 2.0 < seconds_until(pod, "draining", asked) < 3.0
+
+
+def seconds_until(pod: PodProcess, state: str, since: datetime) -> float:
+    """From *since* until *pod* entered *state*, by its log."""
+    (entered,) = (line for line in pod.events("pod.state") if line["state"] == state)
+    return (datetime.fromisoformat(str(entered["timestamp"])) - since).total_seconds()
 
 
 def test_command_line_explains_every_variable() -> None:

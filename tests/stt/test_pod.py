@@ -1,4 +1,4 @@
-"""When a pod that is proven says so."""
+"""When a pod says that it is warm, or drains."""
 
 import pytest
 from hypothesis import given
@@ -15,9 +15,9 @@ def a_pod(*, probe_seconds: float, asked_at: float | None) -> Pod:
 
 
 @given(period_s=st.sampled_from([0.5, 1.0, 10.0]), since=st.floats(0, 2))
-def test_it_turns_warm_shortly_before_the_next_question(period_s: float, since: float) -> None:
+def test_it_says_so_shortly_before_the_next_question(period_s: float, since: float) -> None:
     now = 1000.0 + since * period_s
-    wait_s = a_pod(probe_seconds=period_s, asked_at=1000.0).turns_warm_in_s(now)
+    wait_s = a_pod(probe_seconds=period_s, asked_at=1000.0).tells_in_s(now)
     questions_from_now = (now + wait_s + GATE_S - 1000.0) / period_s
     assert 0 <= wait_s <= period_s
     assert questions_from_now == pytest.approx(round(questions_from_now), abs=1e-6)
@@ -28,5 +28,5 @@ def test_it_turns_warm_shortly_before_the_next_question(period_s: float, since: 
     [(0.0, 1000.0), (1.0, None), (1.0, 990.0)],
     ids=["it is told that nobody asks", "nobody has asked", "nobody asks any more"],
 )
-def test_it_turns_warm_at_once_where_nobody_asks(probe_seconds: float, asked_at: float | None) -> None:
-    assert a_pod(probe_seconds=probe_seconds, asked_at=asked_at).turns_warm_in_s(1000.0) == 0
+def test_it_says_so_at_once_where_nobody_asks(probe_seconds: float, asked_at: float | None) -> None:
+    assert a_pod(probe_seconds=probe_seconds, asked_at=asked_at).tells_in_s(1000.0) == 0

@@ -3,7 +3,8 @@
 **Probes.** All ask the pod itself. Startup and liveness ask `/livez`, which is the event loop and nothing else: a pod
 listens before it loads, and ends by its own word when the warm-up takes too long. Readiness asks `/readyz`, which means
 warm, each second from the start: behind a startup probe that waits for warmth it would be asked a second later, and
-`kubectl` would lag behind the registry by as much.
+`kubectl` would lag behind the registry by as much. One refusal is enough for the same reason: of a pod that ends, the
+kubelet looks at this probe alone, no more at the gate. What forgives a busy node is the time that an answer may take.
 
 **The end.** preStop waits until nobody new is sent here any more (deletion reaches Services and agents meanwhile),
 SIGTERM drains, and the grace period holds preStop, drain and flush, so nothing that is held is cut off.
@@ -47,7 +48,8 @@ PRE_STOP_S: Final = 3
 
 DRAIN_S: Final = 35  # the longest utterance is 30 s, and its final takes a moment
 FLUSH_S: Final = 12  # last answers 2 s, hastened decodes, telemetry against a dead collector 2 to 8 s
-GRACE_S: Final = PRE_STOP_S + DRAIN_S + FLUSH_S
+READINESS_PERIOD_S: Final = 1  # and so the longest that a drain waits to be said
+GRACE_S: Final = PRE_STOP_S + READINESS_PERIOD_S + DRAIN_S + FLUSH_S
 
 TMP_PATH: Final = "/tmp"  # noqa: S108 - an emptyDir of this pod alone; multipart bodies are spooled here
 CACHE_PATH: Final = "/var/cache/everwarm"
@@ -59,7 +61,6 @@ CACHE_DIR: Final = "EVERWARM_CACHE_DIR"
 POD_NAME: Final = "POD_NAME"
 POD_IP: Final = "POD_IP"
 
-READINESS_PERIOD_S: Final = 1
 PROBE_TIMEOUT_S: Final = 3  # the event loop shares its CPUs with decodes
 
 
@@ -107,7 +108,7 @@ def _container(model: WhisperModel, platform: Platform) -> dict[str, Any]:
             **_probe("/livez", period_s=1),
             "failureThreshold": spec.warmup.timeout_seconds + STARTUP_MARGIN_S,
         },
-        "readinessProbe": {**_probe("/readyz", period_s=READINESS_PERIOD_S), "failureThreshold": 5},
+        "readinessProbe": {**_probe("/readyz", period_s=READINESS_PERIOD_S), "failureThreshold": 1},
         "livenessProbe": {**_probe("/livez", period_s=10), "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",  # the last lines of its log say why it failed
