@@ -17,6 +17,12 @@ BENCHMARKS: Final = {
     "chaos": "pods and Valkey killed under steady load: lost requests",
     "operator_latency": "what the operator takes from apply to Ready, and from the registry to a gate",
     "operator_scale": "a hundred and a thousand WhisperModels: time, writes and memory of the operator",
+    "latency": "one utterance, against faster-whisper: in process and through client and HTTP",
+    "throughput": "1, 4 and 16 callers, against faster-whisper, Ray Serve and LitServe",
+    "accuracy": "word error rates and invented words, against faster-whisper's, over some 6,000 words",
+    "recordings": "utterances while recordings of half an hour are transcribed",
+    "start_to_warm": "process start to ready, against a bare script that does the same decodes",
+    "footprint": "memory of a pod with two slots, against one bare model",
     "workers": "four LiveKit workers: copies of the model, with pods and with the local fallback",
 }
 

@@ -50,6 +50,7 @@ def pod_environment(resource: WhisperModel, *, weights_path: str | None = None) 
         "EVERWARM_QUEUE": str(spec.queue),
         "EVERWARM_BEAM_SIZE": str(spec.decode.beam_size),
         "EVERWARM_VAD": spec.decode.vad,
+        "EVERWARM_WINDOW": spec.decode.window,
         "EVERWARM_TEMPERATURE": str(spec.decode.temperature),
         "EVERWARM_LIMIT_AUDIO_SECONDS": str(spec.limits.audio_seconds),
         "EVERWARM_LIMIT_UPLOAD_BYTES": str(spec.limits.upload_bytes),

@@ -305,6 +305,9 @@ class Decode(SpecPart):
     """Beams of the search; 1 is greedy."""
     vad: Literal["recordings", "always", "never"] = "recordings"
     """When silence is cut out before decoding: only of audio over 30 s, of everything, or never."""
+    window: Literal["auto", "full"] = "auto"
+    """What of Whisper's 30 s an utterance is encoded in: as much as it needs, with a second try at all of it where the
+    result is in doubt, or always all of it."""
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Sampling temperature; 0 starts without sampling and falls back to higher ones when a decode looks wrong."""
 

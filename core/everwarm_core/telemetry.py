@@ -66,6 +66,8 @@ class Attribute(StrEnum):
     TOKENS = "everwarm.tokens"
     SEGMENTS = "everwarm.segments"
     PROVEN = "everwarm.key.proven"
+    WINDOW = "everwarm.window"
+    DOUBT = "everwarm.doubt"
     ROUTE_REASON = "everwarm.route.reason"
     ROUTE_CANDIDATES = "everwarm.route.candidates"
     ROUTE_ATTEMPT = "everwarm.route.attempt"
@@ -152,6 +154,9 @@ SLOT_LIMIT: Final = Metric("everwarm.slot.limit", "{slot}", "Slots of the pod")
 QUEUE_USAGE: Final = Metric("everwarm.queue.usage", "{request}", "Requests that wait for a slot now")
 LOAD_DURATION: Final = Metric("everwarm.load.duration", "s", "Load of the weights, once per process")
 WARM_DURATION: Final = Metric("everwarm.warm.duration", "s", "Warm-up after the load")
+DOUBTS: Final = Metric(
+    "everwarm.decode.doubts", "{decode}", "Short-window decodes that were not believed, by reason"
+)
 LOADS: Final = Metric("everwarm.model.loads", "{load}", "Loads of the weights in this process")
 REFUSALS: Final = Metric(
     "everwarm.refusals",

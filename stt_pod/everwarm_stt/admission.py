@@ -1,10 +1,10 @@
 """Who may be decoded here, and when: `slots` decodes at a time, `queue` places to wait in, nothing beyond.
 
 A request takes a place before its body is read, so a full pod answers 503 for the price of a header. It then waits
-first come, first served for a slot, and gives its work to a thread of that slot. A running decode cannot be
+for its turn (`turns`: utterances before recordings), and gives its work to a thread. A running decode cannot be
 stopped, so *the end of its thread* frees slot and place, never the cancellation of the request: otherwise each
 impatient caller would add one more decode than the pod has slots. What a caller that leaves can do is ask: its
-`Slot.cancelled` turns true, and the engine looks at that between segments.
+`Slot.cancelled` turns true, and the engine looks at that before each window; there a recording lets others go first.
 
 Lives on one event loop and needs no locks: threads only come back through `call_soon_threadsafe`. The decisions
 (`refusal`, `retry_after_s`) are pure. HTTP, metrics and spans are left to the server.
@@ -13,28 +13,20 @@ Lives on one event loop and needs no locks: threads only come back through `call
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from everwarm_core.errors import CapacityError, DeadlineExceeded, PodDraining, PodFull
+from everwarm_core.errors import CapacityError, DecodeCancelled, PodDraining, PodFull
+from everwarm_stt.turns import Deadline, Turn, Turns
 
 T = TypeVar("T")
 
 EWMA_WEIGHT: Final = 0.2  # of the newest service time: a guess; about ten requests are remembered
 MAX_RETRY_AFTER_S: Final = 60.0  # beyond that another pod, not this one, is the answer
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A caller's patience: *seconds* in all, over at *at* on the event loop's clock."""
-
-    seconds: float
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,79 +57,64 @@ def refusal(capacity: Capacity, *, held: int, draining: bool, service_s: float) 
     return None
 
 
-class Turns:
-    """A number of slots, lent first come, first served."""
-
-    def __init__(self, slots: int) -> None:
-        self.free = slots
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def waiting(self) -> int:
-        """Takers that wait now."""
-        return len(self._waiting)
-
-    async def take(self, deadline: Deadline | None) -> None:
-        """Wait for a slot and make it ours; raises DeadlineExceeded, or what `refuse` was told."""
-        if deadline and asyncio.get_running_loop().time() >= deadline.at:
-            raise DeadlineExceeded(deadline_s=deadline.seconds, waiting_for="a slot")
-        if self.free:  # then nobody waits: a slot given back is handed on at once
-            self.free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout_at(deadline.at if deadline else None):
-                await turn
-        except TimeoutError as error:
-            self._forgo(turn)
-            assert deadline is not None
-            raise DeadlineExceeded(deadline_s=deadline.seconds, waiting_for="a slot") from error
-        except asyncio.CancelledError:
-            self._forgo(turn)
-            raise
-
-    def give_back(self) -> None:
-        """Hand a slot on to whoever has waited longest."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.free += 1
-
-    def refuse(self, error: Callable[[], CapacityError]) -> None:
-        """Fail everybody who waits, each with an error of its own."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(error())
-
-    def _forgo(self, turn: "asyncio.Future[None]") -> None:
-        """Leave the queue. A slot handed over in the very moment of leaving goes on to the next."""
-        if turn in self._waiting:
-            self._waiting.remove(turn)
-        elif turn.done() and not turn.cancelled() and turn.exception() is None:
-            self.give_back()
-
-
 class Slot:
     """One of the pod's decodes. `run` may be called once; the end of its thread frees the slot."""
 
-    def __init__(self, threads: ThreadPoolExecutor, ended: Callable[["Slot", bool], None]) -> None:
+    def __init__(
+        self, threads: ThreadPoolExecutor, turns: Turns, turn: Turn, ended: Callable[["Slot", bool], None]
+    ) -> None:
         self._threads = threads
+        self._turns = turns
+        self._turn: Turn | None = turn
         self._ended = ended
+        self._loop = asyncio.get_running_loop()
         self._is_cancelled = False
+        self._passing: Future[None] | None = None
         self._job: Future[Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
+        self.is_recording = False
 
     def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more; asked by the decode, from its thread."""
+        """Whether nobody waits for the result any more; asked by the decode, from its thread, before each window.
+
+        A recording passes its turn on here, and returns when it is due again.
+        """
+        if self.is_recording and not self._is_cancelled:
+            self._let_others_go_first()
         return self._is_cancelled
+
+    def give_way(self) -> None:
+        """What is decoded here is a recording, as its thread has found out: from now on others go first.
+
+        Raises DecodeCancelled when nobody waits for it any more.
+        """
+        self.is_recording = True
+        if self.cancelled():
+            raise DecodeCancelled
+
+    def _let_others_go_first(self) -> None:
+        try:
+            self._passing = asyncio.run_coroutine_threadsafe(self._pass_turn(), self._loop)
+            self._passing.result()
+        except (CapacityError, CancelledError, RuntimeError):  # a hastened drain; it left; the loop is closed
+            self._is_cancelled = True
+
+    async def _pass_turn(self) -> None:
+        self._return_turn()
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        self._turn = await self._turns.take(None, is_recording=True)
+
+    def _return_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            self._turns.give_back(turn)
 
     def give_up(self) -> None:
         """Ask the decode to stop at its next opportunity, and tell whoever waits for it at once."""
         self._is_cancelled = True
+        if self._passing is not None:
+            self._passing.cancel()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(PodDraining())
 
@@ -153,7 +130,7 @@ class Slot:
         job = self._job = self._threads.submit(copy_context().run, work)
 
         def settle() -> None:  # the slot is free by the time the awaiting task goes on
-            self._ended(self, not job.cancelled())
+            self._end(ran=not job.cancelled())
             if answer.done():
                 return
             if job.cancelled():
@@ -170,9 +147,15 @@ class Slot:
         """The request has no more use for the slot: what still runs should stop, what never ran frees it now."""
         self._is_cancelled = True
         if self._job is None:
-            self._ended(self, False)
-        else:
-            self._job.cancel()  # effective only before a thread begins it; the callback frees the slot either way
+            self._end(ran=False)
+            return
+        self._job.cancel()  # effective only before a thread begins it; the callback frees the slot either way
+        if self._passing is not None:
+            self._passing.cancel()  # it need not wait for its turn
+
+    def _end(self, *, ran: bool) -> None:
+        self._return_turn()
+        self._ended(self, ran)
 
 
 class Admission:
@@ -188,7 +171,8 @@ class Admission:
         self._is_draining = False
         self._is_hastened = False
         self._became_idle = asyncio.Event()
-        self._threads = ThreadPoolExecutor(capacity.slots, thread_name_prefix="decode")
+        # A recording that waits for its next window keeps its thread.
+        self._threads = ThreadPoolExecutor(capacity.slots + capacity.queue, thread_name_prefix="decode")
 
     @property
     def inflight(self) -> int:
@@ -238,17 +222,16 @@ class Admission:
         """Wait for a slot on behalf of *place*; raises DeadlineExceeded or PodDraining."""
         if self._is_hastened:
             raise PodDraining
-        await self._turns.take(place.deadline)
+        turn = await self._turns.take(place.deadline)
         taken_at = self._clock()
 
         def ended(slot: Slot, ran: bool) -> None:  # noqa: FBT001  # a callback's plain argument
             self._running.discard(slot)
-            if ran:
+            if ran and not slot.is_recording:  # those wait in between
                 self._observe(self._clock() - taken_at)
-            self._turns.give_back()
             place.slot_ended()
 
-        slot = Slot(self._threads, ended)
+        slot = Slot(self._threads, self._turns, turn, ended)
         self._running.add(slot)
         return slot
 

@@ -110,6 +110,7 @@ class Pod:
             temperature=self.settings.temperature,
             beam_size=self.settings.beam_size,
             vad=self.settings.vad,
+            window=self.settings.window,
         )
 
     def check_name(self, name: str) -> None:
@@ -141,6 +142,7 @@ class Pod:
             word_timestamps=request.granularities.words,
             beam_size=self.settings.beam_size,
             vad=self.settings.vad,
+            window=self.settings.window,
         )
 
     def _language(self, request: TranscriptionRequest, engine: Engine) -> str:

@@ -2,9 +2,9 @@
 
 A loaded model is not a fast one: the first decodes allocate work buffers in every worker, import the container and
 silence detectors, and fill caches. So everything a first request can meet is run once, untimed (the container, the
-sampling of a fallback, word times, detection, translation, the silence detector, every slot at once), and then each
-language is decoded until one decode takes about as long as the one before it. Only that makes the pod warm for the
-key. Called once by the pod's start, on a worker thread, after the load; the caller registers and turns ready.
+full window with the sampling of a fallback, word times, detection, translation, the silence detector, every shorter
+window, every slot at once), and then each language is decoded until one decode takes about as long as the one before
+it. Only that makes the pod warm for the key. Called once by the pod's start, on a worker thread, after the load; the caller registers and turns ready.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Final, TypeVar
 
+import numpy as np
 import structlog
 from opentelemetry.trace import Tracer
 
@@ -24,14 +25,16 @@ from everwarm_core import telemetry
 from everwarm_core.errors import DecodeCancelled, EverwarmError, WarmupFailed
 from everwarm_core.languages import AUTO
 from everwarm_core.telemetry import Attribute, SpanName
-from everwarm_stt.audio import Pcm16k, decode_audio
+from everwarm_stt.audio import SAMPLE_RATE, Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine
+from everwarm_stt.engine.windows import FRAMES_PER_S, MARGIN, WINDOWS
 
 SETTLED_FACTOR: Final = 1.3  # two decodes of the same speech on a shared machine differ by up to this
 NOISE_S: Final = 0.02  # differences below are jitter, which weighs on small models and GPUs
 MAX_ROUNDS: Final = 12  # two cores with ten busy processes needed 3; the rest is margin
 SPEECH_LIMIT_S: Final = 30.0
 SAMPLING_TEMPERATURE: Final = 0.2  # the first fallback
+FEW_WORDS_S: Final = 1.0  # of speech; where only the path matters, fewer words are fewer tokens
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -83,6 +86,7 @@ def prove_warm(
     tracer = tracer or telemetry.tracer()
     audio = run.guarded("audio", lambda: decode_audio(speech, limit_s=SPEECH_LIMIT_S))
     run.touch_all_paths(audio)
+    run.touch_all_windows(audio)
     give_back_free_memory()  # those paths need more than most requests ever will
     run.fill_slots(languages[0] if languages else AUTO, audio)
     durations: dict[str, tuple[float, ...]] = {}
@@ -113,12 +117,22 @@ class _WarmUp:
     timeout_s: float
 
     def touch_all_paths(self, audio: Pcm16k) -> None:
-        """Run, once and untimed, what ordinary decodes of one language do not touch."""
+        """Run, once and untimed, what ordinary decodes of one language do not touch; both at the full window."""
+        audio = audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
         everything = replace(self.options, language=AUTO, word_timestamps=True, vad="always", fallback=False)
         if self.engine.is_multilingual:
             everything = replace(everything, task="translate")
         self.decode(audio, everything)
         self.decode(audio, replace(self.options, language="en", temperature=SAMPLING_TEMPERATURE))
+
+    def touch_all_windows(self, audio: Pcm16k) -> None:
+        """Decode once in each window that an utterance may be encoded in."""
+        if self.options.window == "full":
+            return
+        options = self.timed_options("en")
+        for window in WINDOWS:
+            room = (window - MARGIN) * SAMPLE_RATE // FRAMES_PER_S
+            self.decode(np.pad(audio, (0, max(0, room - len(audio)))), options)
 
     def fill_slots(self, language: str, audio: Pcm16k) -> None:
         """Decode on all slots at once: each has a worker with buffers of its own."""

@@ -78,6 +78,8 @@ class PodSettings(BaseSettings):
     """Beams of the search; 1 is greedy."""
     vad: Literal["recordings", "always", "never"] = "recordings"
     """When silence is cut out before decoding: of audio over 30 s, of everything, or never."""
+    window: Literal["auto", "full"] = "auto"
+    """What of Whisper's 30 s an utterance is encoded in: as much as it needs, or always all of it."""
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Sampling temperature of requests that name none; 0 falls back to higher ones by itself."""
     limit_audio_seconds: Annotated[float, Field(gt=0, le=86_400)] = 1800.0

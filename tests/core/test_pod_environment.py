@@ -29,7 +29,7 @@ FULL = resource(
     computeType="int8_float16",
     slots=3,
     queue=7,
-    decode={"beamSize": 2, "vad": "always", "temperature": 0.25},
+    decode={"beamSize": 2, "vad": "always", "window": "full", "temperature": 0.25},
     limits={"audioSeconds": 90.5, "uploadBytes": 1234},
     warmup={"timeoutSeconds": 77},
 )
@@ -42,9 +42,10 @@ def test_pod_reads_back_what_the_resource_says(monkeypatch: pytest.MonkeyPatch, 
     assert read.keys == wanted.keys
     assert (read.device, read.compute_type) == (spec.device, spec.effective_compute_type)
     assert (read.slots, read.queue) == (spec.slots, spec.queue)
-    assert (read.beam_size, read.vad, read.temperature) == (
+    assert (read.beam_size, read.vad, read.window, read.temperature) == (
         spec.decode.beam_size,
         spec.decode.vad,
+        spec.decode.window,
         spec.decode.temperature,
     )
     assert read.limit_audio_seconds == spec.limits.audio_seconds

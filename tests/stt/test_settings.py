@@ -24,7 +24,7 @@ FULL = WhisperModel.from_document(
             "computeType": "float16",
             "slots": 3,
             "queue": 7,
-            "decode": {"beamSize": 2, "vad": "never", "temperature": 0.4},
+            "decode": {"beamSize": 2, "vad": "never", "window": "full", "temperature": 0.4},
             "limits": {"audioSeconds": 90, "uploadBytes": 1000},
             "warmup": {"timeoutSeconds": 42},
         },
@@ -66,7 +66,8 @@ def test_settings_hold_what_the_resource_says(monkeypatch: pytest.MonkeyPatch) -
     assert (settings.hub_revision, settings.hub_endpoint) == ("abc", "https://hub.example")
     assert (settings.device, settings.compute_type) == ("cuda", "float16")
     assert (settings.slots, settings.queue) == (3, 7)
-    assert (settings.beam_size, settings.vad, settings.temperature) == (2, "never", 0.4)
+    assert (settings.beam_size, settings.vad, settings.window) == (2, "never", "full")
+    assert settings.temperature == 0.4
     assert (settings.limit_audio_seconds, settings.limit_upload_bytes) == (90, 1000)
     assert settings.warmup_timeout_seconds == 42
 

@@ -25,7 +25,7 @@ from everwarm_core.errors import (
     UploadTooSlow,
 )
 from everwarm_core.http.headers import DEADLINE_HEADER, parse_deadline_s
-from everwarm_stt.admission import Deadline
+from everwarm_stt.turns import Deadline
 
 MAX_FIELDS: Final = 64  # OpenAI's API knows about ten
 MAX_FIELD_BYTES: Final = 65_536  # the longest prompt, in the widest characters

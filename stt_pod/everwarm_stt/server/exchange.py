@@ -33,14 +33,15 @@ from everwarm_core.requests import (
 )
 from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_core.transcript import ResponseFormat, Transcript, render
-from everwarm_stt.admission import Deadline, Place, Slot
+from everwarm_stt.admission import Place, Slot
 from everwarm_stt.audio import Pcm16k, decode_audio, decode_pcm
-from everwarm_stt.engine import DecodeOptions, Engine, Piece
+from everwarm_stt.engine import DecodeOptions, Engine, Piece, is_recording
 from everwarm_stt.pod import LOADING_RETRY_AFTER_S, Pod
 from everwarm_stt.server import body, events
 from everwarm_stt.server.body import ClientLeft
 from everwarm_stt.server.edge import Account, account_of, is_rehearsal
 from everwarm_stt.server.instruments import Instruments
+from everwarm_stt.turns import Deadline
 
 CONTENT_TYPES: Final = {
     ResponseFormat.JSON: "application/json",
@@ -157,7 +158,7 @@ class Job:
         async with while_client_listens(self.receive), self._slot(place) as slot:
             with self._measured() as measured:
                 transcript = await slot.run(
-                    lambda: self.engine.decode(self.source(), self.options, cancelled=slot.cancelled)
+                    lambda: self.engine.decode(self._audio(slot), self.options, cancelled=slot.cancelled)
                 )
                 measured.done(transcript)
         return transcript
@@ -193,6 +194,13 @@ class Job:
         # Only now, as the server reports the end of an answer like a client that left.
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def _audio(self, slot: Slot) -> Pcm16k:
+        """On the slot's thread: the samples; only they tell that this is a recording, before which utterances go."""
+        audio = self.source()
+        if is_recording(audio):
+            slot.give_way()
+        return audio
+
     async def _decode_streamed(
         self, decoded: "asyncio.Queue[Decoded]", tell: Callable[["Decoded"], None], slot: Slot
     ) -> None:
@@ -204,7 +212,7 @@ class Job:
     def _decode_into(self, tell: Callable[["Decoded"], None], slot: Slot) -> None:
         """On the slot's thread: every segment, then the whole or what went wrong."""
         try:
-            decoding = self.engine.decode_segments(self.source(), self.options, cancelled=slot.cancelled)
+            decoding = self.engine.decode_segments(self._audio(slot), self.options, cancelled=slot.cancelled)
             pieces = []
             for piece in decoding.pieces:
                 pieces.append(piece)

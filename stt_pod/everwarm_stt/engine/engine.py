@@ -1,26 +1,27 @@
 """The one loaded model of this process, and the decodes that run on it.
 
-`Engine` wraps a single `faster_whisper.WhisperModel`; nothing else imports faster-whisper. CTranslate2 runs `slots`
-decodes in parallel on one set of weights (`num_workers`), each called from a worker thread of the server, and
-releases the GIL meanwhile. Settings are faster-whisper's own defaults, so a transcript is the same as from the plain
-library; audio up to 30 s is one window, longer audio takes its long-form path, with silence cut out first. A
-generation that has begun cannot be interrupted, so a cancelled request ends at the next window. The first decode in
-a language is slower than later ones; proving the opposite is `prewarm`'s business. Only the pod's start loads, and
-requests are refused until it has: two of them can never load twice.
+`Engine` wraps a single `faster_whisper.WhisperModel`. CTranslate2 runs `slots` decodes in parallel on one set of weights
+(`num_workers`), each called from a worker thread of the server, and releases the GIL meanwhile. Settings are
+faster-whisper's own defaults. An utterance goes through short encoder windows first (`utterance`); what these give is
+used unless the guards doubt it, and silence is not decoded again. Everything else is faster-whisper's own work, so with
+`window: full` a transcript is the same as from the plain library: up to 30 s is one window, longer audio takes its
+long-form path, with silence cut out first. A search that has begun cannot be interrupted, so a cancelled request ends
+at the next window. The first decode in a language is slower than later ones; proving the opposite is `prewarm`'s
+business. Only the pod's start loads, and requests are refused until it has: two of them can never load twice.
 """
 
 import copy
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
 import structlog
+from opentelemetry import trace
 
 from everwarm_core import telemetry
 from everwarm_core.errors import (
@@ -32,22 +33,19 @@ from everwarm_core.errors import (
 )
 from everwarm_core.languages import AUTO
 from everwarm_core.logs import Tag
-from everwarm_core.requests import Task
 from everwarm_core.telemetry import Attribute, SpanName
-from everwarm_core.transcript import Segment, Transcript, Word, joined_text
+from everwarm_core.transcript import Transcript
 from everwarm_stt.audio import Pcm16k, duration_s
+from everwarm_stt.engine.decoding import Decoding, pieces_of
+from everwarm_stt.engine.guards import Doubt
+from everwarm_stt.engine.options import WINDOW_S, DecodeOptions
+from everwarm_stt.engine.silence import bound_silence_detector, holds_speech
+from everwarm_stt.engine.utterance import Heard, UtteranceDecoder
+from everwarm_stt.engine.windows import FULL_WINDOW
 from everwarm_stt.weights import Weights
 
 if TYPE_CHECKING:
     import faster_whisper
-    from faster_whisper import transcribe as whisper
-
-VadPolicy = Literal["recordings", "always", "never"]
-
-WINDOW_S: Final = 30.0  # what Whisper's encoder sees at once; longer audio is a recording
-FALLBACK_TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # faster-whisper's default
-VAD_WINDOWS: Final = 256  # 8 s of audio and some 16 MB for each run of the silence detector
-LOWEST_LOGPROB: Final = -100.0  # stands for -inf, which JSON cannot carry; real averages stay above -20
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,74 +55,9 @@ def never() -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeOptions:
-    """How one request is decoded.
-
-    language: a Whisper code or `auto` (detected, one more encoder pass); prompt: text the transcript may follow on
-    from, the last 224 tokens of it count; temperature: None or 0 is faster-whisper's automatic fallback, a value
-    above is used alone; word_timestamps: also time each word; vad: when silence is cut out first; fallback: whether
-    a decode that looks wrong is tried again with sampling, which takes a random number of tries.
-    """
-
-    language: str = AUTO
-    task: Task = "transcribe"
-    prompt: str | None = None
-    temperature: float | None = None
-    word_timestamps: bool = False
-    beam_size: int = 5
-    vad: VadPolicy = "recordings"
-    fallback: bool = True
-
-    @property
-    def temperatures(self) -> list[float]:
-        """Sampling temperatures, tried in turn until a decode looks right."""
-        if self.temperature:
-            return [self.temperature]
-        return list(FALLBACK_TEMPERATURES) if self.fallback else [0.0]
-
-    def cuts_silence(self, length_s: float) -> bool:
-        """Whether audio of *length_s* seconds passes the voice activity detector first."""
-        return self.vad == "always" or (self.vad == "recordings" and length_s > WINDOW_S)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One decoded segment and, when they were asked for, its words."""
-
-    segment: Segment
-    words: tuple[Word, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """A decode under way: what is known before the first segment, and the segments as they come.
-
-    language: the Whisper code in use (the detected one for `auto`), with its probability (1 when it was given);
-    duration_s: length of the audio. pieces: to be iterated once, on a worker thread; raises DecodeCancelled when
-    the request was cancelled.
-    """
-
-    language: str
-    language_probability: float
-    duration_s: float
-    options: DecodeOptions
-    pieces: Iterator[Piece]
-
-    def transcript(self, pieces: Iterable[Piece] | None = None) -> Transcript:
-        """The whole transcript: of *pieces* when a caller iterated them already, else decodes them now; blocks."""
-        done = tuple(self.pieces if pieces is None else pieces)
-        segments = tuple(piece.segment for piece in done)
-        return Transcript(
-            task=self.options.task,
-            language=self.language,
-            duration=self.duration_s,
-            text=joined_text(segments),
-            segments=segments,
-            words=tuple(word for piece in done for word in piece.words)
-            if self.options.word_timestamps
-            else None,
-        )
+def is_recording(audio: Pcm16k) -> bool:
+    """Whether *audio* is longer than what Whisper sees at once."""
+    return duration_s(audio) > WINDOW_S
 
 
 class Engine:
@@ -159,6 +92,8 @@ class Engine:
         )
         # A prompt may not contain Whisper's control tokens; in its vocabularies all of them follow the text tokens.
         self._first_control_token: int = whisper_model.hf_tokenizer.token_to_id("<|endoftext|>")
+        self._utterances = UtteranceDecoder(whisper_model)
+        self._doubts = telemetry.counter(telemetry.DOUBTS)
 
     @classmethod
     def load(
@@ -206,17 +141,27 @@ class Engine:
     def decode_segments(
         self, audio: Pcm16k, options: DecodeOptions, *, cancelled: Callable[[], bool] = never
     ) -> Decoding:
-        """Begin to transcribe *audio*: blocks for features, silence and language detection; the rest happens while
-        `pieces` is iterated. Same errors as `decode`.
+        """Begin to transcribe *audio*: blocks for features, silence, language detection and short windows; what is left
+        to do happens while `pieces` is iterated. Same errors as `decode`.
         """
         self._check(audio, options)
         length_s = duration_s(audio)
         log.info("model.reused", tag=Tag.REUSE, instance=self.id, model=self.model, language=options.language)
         # A view of this request: shares weights and tokenizer, and carries its own `cancelled` to every window.
-        if options.cuts_silence(length_s):
-            bound_silence_detector()
         view = copy.copy(self._whisper)
         view.cancelled = cancelled
+        if options.may_shrink(length_s):
+            heard = self._heard(view, audio, options)
+            if heard.doubt is None:
+                return Decoding(
+                    language=heard.language,
+                    language_probability=heard.language_probability,
+                    duration_s=length_s,
+                    options=options,
+                    pieces=pieces_of(heard.segments, cancelled),
+                )
+        if options.cuts_silence(length_s):
+            bound_silence_detector()
         segments, info = view.transcribe(
             audio,
             language=None if options.language == AUTO else options.language,
@@ -232,8 +177,21 @@ class Engine:
             language_probability=float(info.language_probability),
             duration_s=length_s,
             options=options,
-            pieces=_pieces(segments, cancelled),
+            pieces=pieces_of(segments, cancelled),
         )
+
+    def _heard(self, view: "faster_whisper.WhisperModel", audio: Pcm16k, options: DecodeOptions) -> Heard:
+        """*audio* by short windows; where these are in doubt and nobody speaks in it, that nothing was said."""
+        heard = self._utterances.decode(view, audio, options, self._prompt_tokens(options.prompt) or ())
+        span = trace.get_current_span()
+        span.set_attribute(Attribute.WINDOW, heard.window if heard.doubt is None else FULL_WINDOW)
+        if heard.doubt is None:
+            return heard
+        span.set_attribute(Attribute.DOUBT, heard.doubt)
+        self._doubts.add(1, {Attribute.MODEL.value: self.model, Attribute.DOUBT.value: heard.doubt})
+        if options.vad != "never" and heard.doubt is not Doubt.LANGUAGE and not holds_speech(audio):
+            return replace(heard, segments=(), doubt=None)
+        return heard
 
     def _check(self, audio: Pcm16k, options: DecodeOptions) -> None:
         if options.language not in (AUTO, *self.languages):
@@ -251,41 +209,6 @@ class Engine:
             return None
         encoded = self._whisper.hf_tokenizer.encode(" " + prompt.strip(), add_special_tokens=False)
         return [token for token in encoded.ids if token < self._first_control_token]
-
-
-_vad_lock: Final = threading.Lock()
-
-
-class PiecewiseSession:
-    """An ONNX session of the silence detector that is run on `VAD_WINDOWS` windows at a time.
-
-    faster-whisper runs it on up to 320 s of audio at once, which takes 60 KB for each window of 32 ms: half a
-    gigabyte for a long recording, part of which the allocator keeps. The state (h, c) is handed from run to run, so
-    the probabilities are the same.
-    """
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    def run(self, output_names: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
-        """As `onnxruntime.InferenceSession.run` with inputs `input`, `h` and `c`."""
-        windows, h, c = inputs["input"], inputs["h"], inputs["c"]
-        outputs = []
-        for start in range(0, len(windows), VAD_WINDOWS):
-            piece = windows[start : start + VAD_WINDOWS]
-            output, h, c = self._session.run(output_names, {"input": piece, "h": h, "c": c})
-            outputs.append(output)
-        return [np.concatenate(outputs, axis=0), h, c]
-
-
-def bound_silence_detector() -> None:
-    """Load faster-whisper's silence detector once per process, and bound the memory of its runs."""
-    from faster_whisper.vad import get_vad_model
-
-    with _vad_lock:  # its own cache lets two first callers load it twice
-        detector = get_vad_model()
-        if not isinstance(detector.session, PiecewiseSession):
-            detector.session = PiecewiseSession(detector.session)
 
 
 def _new_whisper_model(path: str, **arguments: Any) -> "faster_whisper.WhisperModel":
@@ -307,39 +230,3 @@ def _new_whisper_model(path: str, **arguments: Any) -> "faster_whisper.WhisperMo
             return super().encode(features)
 
     return CancellableWhisperModel(path, **arguments)
-
-
-def _pieces(segments: "Iterable[whisper.Segment]", cancelled: Callable[[], bool]) -> Iterator[Piece]:
-    for segment in segments:
-        yield Piece(
-            Segment(
-                id=segment.id - 1,  # OpenAI counts from 0, faster-whisper from 1
-                seek=segment.seek,
-                start=float(segment.start),
-                end=float(segment.end),
-                text=segment.text,
-                tokens=tuple(segment.tokens),
-                temperature=float(segment.temperature or 0.0),
-                avg_logprob=_finite(segment.avg_logprob, instead=LOWEST_LOGPROB),
-                compression_ratio=_finite(segment.compression_ratio, instead=0.0),
-                no_speech_prob=_finite(segment.no_speech_prob, instead=0.0),
-            ),
-            tuple(
-                Word(
-                    word=word.word,
-                    start=float(word.start),
-                    end=float(word.end),
-                    probability=_finite(word.probability, instead=0.0),
-                )
-                for word in segment.words or ()
-            ),
-        )
-        if cancelled():
-            raise DecodeCancelled
-
-
-def _finite(figure: float, *, instead: float) -> float:
-    """*figure* as JSON can carry it: sampling can end in a token of probability 0, whose logarithm is -inf, and the
-    score of an empty result is NaN.
-    """
-    return float(figure) if math.isfinite(figure) else instead

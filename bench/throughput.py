@@ -1,0 +1,147 @@
+"""How many utterances are answered with one, four and sixteen callers, by Everwarm, faster-whisper and two peers.
+
+Two cores, and for everybody two threads in the way that serves most (two decodes of one thread each), the same weights,
+int8, greedy. Callers ask again as soon as they are answered. Systems take turns by rounds, each alone on the machine
+while it is asked. faster-whisper is called in process, the peers over one plain HTTP request each, Everwarm through
+its whole platform: client, router and pod.
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import everwarm
+from bench.corpus.load import Utterance, latency_set, load_corpus
+from bench.peers.client import transcribe as ask_peer
+from bench.peers.serving import PEERS, Peer, running
+from bench.report import Figure, Promise, Report, quantile
+from bench.way import Setting
+from everwarm.event_loop import new_event_loop
+from tests.support.platform import running_platform
+
+MODEL: Final = "tiny.en"
+UTTERANCES: Final = 48
+CALLERS: Final = (1, 4, 16)
+ROUNDS: Final = 2
+SLOTS: Final = 2
+TIMES: Final = 3.0  # as many answers as each of the others, with sixteen callers
+
+OURS: Final = "Everwarm"
+RESOURCE: Final = f"""
+apiVersion: everwarm.dev/v1alpha1
+kind: WhisperModel
+metadata: {{name: bench}}
+spec: {{model: {MODEL}, slots: {SLOTS}, queue: 32, decode: {{beamSize: 1}}}}
+"""
+
+Ask = Callable[[Utterance], Awaitable[object]]
+System = Callable[[], AbstractAsyncContextManager[Ask]]
+
+
+@dataclass(slots=True)
+class Burst:
+    """What one system did with a number of callers, over all rounds: seconds of each answer, and of the whole."""
+
+    took_s: list[float] = field(default_factory=list)
+    wall_s: float = 0.0
+
+    @property
+    def per_s(self) -> float:
+        """Answers in a second."""
+        return len(self.took_s) / self.wall_s
+
+
+def run() -> Report:
+    """Every system in turn, `ROUNDS` times."""
+    clips = latency_set(load_corpus(), UTTERANCES)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        bursts = runner.run(_measure(clips))
+    figures = [
+        Figure(
+            f"{system}, {callers} caller{'s' if callers > 1 else ''}",
+            burst.per_s,
+            "answers/s",
+            f"p50 {statistics.median(burst.took_s):.2f} s, p95 {quantile(burst.took_s, 0.95):.2f} s,"
+            f" p99 {quantile(burst.took_s, 0.99):.2f} s",
+        )
+        for (system, callers), burst in bursts.items()
+    ]
+    ours = bursts[OURS, CALLERS[-1]].per_s
+    promises = [
+        Promise(f"{system} / Everwarm, answers with {callers} callers", burst.per_s / ours, 1 / TIMES, "x")
+        for (system, callers), burst in bursts.items()
+        if callers == CALLERS[-1] and system != OURS
+    ]
+    return Report(
+        "Throughput", tuple(figures), tuple(promises), (f"{MODEL}, greedy, {len(clips)} utterances.",)
+    )
+
+
+async def _measure(clips: Sequence[Utterance]) -> dict[tuple[str, int], Burst]:
+    bursts: defaultdict[tuple[str, int], Burst] = defaultdict(Burst)
+    systems: dict[str, System] = {"faster-whisper, cached": _faster_whisper, OURS: _everwarm}
+    systems |= {peer.name: _peer(peer) for peer in PEERS}
+    for number in range(ROUNDS):
+        for system, running_system in systems.items():
+            sys.stderr.write(f"bench: throughput: round {number + 1}, {system}\n")
+            async with running_system() as ask:
+                await _drive(ask, clips[:4], 2, Burst())
+                for callers in CALLERS:
+                    await _drive(ask, clips, callers, bursts[system, callers])
+    return bursts
+
+
+async def _drive(ask: Ask, clips: Sequence[Utterance], callers: int, burst: Burst) -> None:
+    """Ask for each of *clips* once, *callers* at a time."""
+    left = iter(clips)
+
+    async def call() -> None:
+        for clip in left:  # shared: each clip is taken once, by whoever is free
+            began = time.perf_counter()
+            await ask(clip)
+            burst.took_s.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(callers):
+            group.create_task(call())
+    burst.wall_s += time.perf_counter() - began
+
+
+@asynccontextmanager
+async def _faster_whisper() -> AsyncIterator[Ask]:
+    from faster_whisper import WhisperModel
+
+    weights = Setting(MODEL, "en", 1, 1).weights()
+    model = WhisperModel(str(weights.path), compute_type="int8", cpu_threads=1, num_workers=SLOTS)
+
+    def transcribe(clip: Utterance) -> str:
+        segments, _ = model.transcribe(clip.audio, language="en", beam_size=1)
+        return "".join(segment.text for segment in segments)
+
+    yield lambda clip: asyncio.to_thread(transcribe, clip)
+
+
+@asynccontextmanager
+async def _everwarm() -> AsyncIterator[Ask]:
+    with tempfile.TemporaryDirectory() as folder, running_platform(RESOURCE, folder=Path(folder)) as platform:
+        async with everwarm.Client(redis_url=platform.redis_url()) as client:
+            yield lambda clip: client.transcribe(clip.audio, model=MODEL, language="en")
+
+
+def _peer(peer: Peer) -> System:
+    @asynccontextmanager
+    async def running_peer() -> AsyncIterator[Ask]:
+        weights = Setting(MODEL, "en", 1, 1).weights().path
+        with running(peer, weights=weights, beam_size=1, replicas=SLOTS, threads=1) as served:
+            yield lambda clip: ask_peer(served.url, (clip.audio * 32767).astype("<i2").tobytes())
+
+    return running_peer

@@ -1,0 +1,88 @@
+"""Whether what a short window gave may be believed.
+
+A short window fails in ways that can be seen: it repeats itself, runs on without an end, says more than anybody can in
+that time, or is unsure of its own words. Each is a `Doubt`, and the utterance is decoded again at the full window: a bad
+shrink costs time, never words. What looks right and is wrong is not caught here; against that stand the floor and the
+margin in `windows`. Thresholds beside a reference are that reference's, the others were chosen on the accuracy set.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+COMPRESSION_RATIO: Final = 2.4  # openai/whisper: text that zlib shrinks by more repeats itself
+LOG_PROBABILITY: Final = -0.8  # stricter than openai/whisper's -1.0
+NO_SPEECH: Final = 0.3  # stricter than openai/whisper's 0.6
+LANGUAGE_PROBABILITY: Final = 0.5  # faster-whisper's
+TOKENS_PER_S: Final = 10.0
+"""Text tokens in a second of audio; fast speech has 6, spelled numbers and names some more."""
+FREE_TOKENS: Final = 12
+"""Beyond the pace: the ends of short utterances are cut closely."""
+REPEATED_NGRAM: Final = 4
+"""Tokens of a phrase which, said three times in a row, is a loop."""
+
+
+class Doubt(StrEnum):
+    """Why a decode on a short window is not believed."""
+
+    UNFINISHED = "unfinished"
+    REPETITION = "repetition"
+    UNSURE = "unsure"
+    SILENCE = "silence"
+    LANGUAGE = "language"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a search on a short window gave.
+
+    tokens: of the text, without timestamps; audio_s: seconds of audio in the window; avg_logprob: mean natural logarithm
+    of the tokens' probabilities; no_speech_prob: Whisper's own guess that nobody speaks; is_finished: whether the
+    search ended by itself, not at `token_limit`.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    audio_s: float
+    avg_logprob: float
+    no_speech_prob: float
+    is_finished: bool
+
+
+def token_limit(audio_s: float) -> int:
+    """Text tokens that *audio_s* seconds of speech can hold; a search that needs more is a loop."""
+    return int(TOKENS_PER_S * audio_s) + FREE_TOKENS
+
+
+def doubt(attempt: Attempt) -> Doubt | None:
+    """Why *attempt* should be decoded again at the full window; None when it may be believed."""
+    if not attempt.is_finished:
+        return Doubt.UNFINISHED
+    if compression_ratio(attempt.text) > COMPRESSION_RATIO or has_loop(attempt.tokens):
+        return Doubt.REPETITION
+    if attempt.no_speech_prob > NO_SPEECH:
+        return Doubt.SILENCE
+    if attempt.avg_logprob < LOG_PROBABILITY:
+        return Doubt.UNSURE
+    return None
+
+
+def compression_ratio(text: str) -> float:
+    """How much zlib shrinks *text*, as openai/whisper measures repetition."""
+    encoded = text.encode("utf-8")
+    return len(encoded) / len(zlib.compress(encoded))
+
+
+def has_loop(tokens: Sequence[int]) -> bool:
+    """Whether some phrase of up to `REPEATED_NGRAM` tokens, of at least two different ones, stands there three times in a row;
+    of one token alone four times, as people do say "no, no, no".
+    """
+    for size in range(1, REPEATED_NGRAM + 1):
+        times = 4 if size == 1 else 3
+        for start in range(len(tokens) - size * times + 1):
+            phrase = tokens[start : start + size]
+            if all(tokens[start + size * n : start + size * (n + 1)] == phrase for n in range(1, times)):
+                return True
+    return False

@@ -1,0 +1,215 @@
+"""One utterance through short encoder windows, by CTranslate2 directly.
+
+The steps are faster-whisper's own (features, encode, search, split at timestamps, align words, go on behind the last
+timestamp), with its functions wherever it has one, so results have the same shape and figures. What differs is the
+size of the window (`windows`), one search without sampling, and that the search is bounded. When `guards` doubt what
+came out, nothing is repaired here: the caller decodes the utterance by faster-whisper itself, at the full window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from everwarm_core.languages import AUTO
+from everwarm_stt.audio import Pcm16k
+from everwarm_stt.engine.guards import (
+    LANGUAGE_PROBABILITY,
+    Attempt,
+    Doubt,
+    compression_ratio,
+    doubt,
+    token_limit,
+)
+from everwarm_stt.engine.options import DecodeOptions
+from everwarm_stt.engine.windows import FRAMES_PER_S, window_for
+
+if TYPE_CHECKING:
+    import faster_whisper
+    from faster_whisper import transcribe as whisper
+    from faster_whisper.tokenizer import Tokenizer
+
+# Arguments of faster-whisper's `transcribe` at their defaults, which reach CTranslate2 otherwise.
+MAX_INITIAL_TIMESTAMP: Final = 50  # 1 s, in steps of 20 ms
+PREPENDED: Final = "\"'“¿([{-"
+APPENDED: Final = "\"'.。,，!！?？:：”)]}、"  # its own punctuation, full width included
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An utterance as the short windows gave it.
+
+    language, language_probability: as in `Decoding`; segments: faster-whisper's; window: frames of the largest window in
+    use; doubt: why all of it should be decoded again at the full window, None when it may be believed.
+    """
+
+    language: str
+    language_probability: float
+    segments: "tuple[whisper.Segment, ...]"
+    window: int
+    doubt: Doubt | None = None
+
+
+class UtteranceDecoder:
+    """Decodes utterances on the loaded *model*; blocks, from as many threads as the model has workers."""
+
+    def __init__(self, model: "faster_whisper.WhisperModel") -> None:
+        self._is_multilingual: bool = model.model.is_multilingual
+        self._hf_tokenizer = model.hf_tokenizer
+        self._tokenizer = cache(self._new_tokenizer)
+
+    def decode(
+        self,
+        view: "faster_whisper.WhisperModel",
+        audio: Pcm16k,
+        options: DecodeOptions,
+        prompt: Sequence[int],
+    ) -> Heard:
+        """What is said in *audio*, up to 30 s of it.
+
+        view: the model as this request sees it, which stops its encoder when the request is cancelled; prompt: tokens
+        that the transcript follows on from.
+        """
+        features = view.feature_extractor(audio)
+        frames = features.shape[-1] - 1  # its last one is padding
+        language, probability = options.language, 1.0
+        segments: list[whisper.Segment] = []
+        context, largest = list(prompt), 0
+        seek, last_speech_s = 0, 0.0
+        while seek < frames:
+            size = frames - seek
+            window = window_for(size)
+            largest = max(largest, window)
+            encoded = view.encode(_padded(features[:, seek : seek + size], window))
+            if language == AUTO and self._is_multilingual:
+                language, probability = _detected(view, encoded)
+                if probability < LANGUAGE_PROBABILITY:
+                    return Heard(language, probability, (), largest, Doubt.LANGUAGE)
+            tokenizer, suppressed = self._tokenizer(language, options.task)
+            found = _search(view, encoded, tokenizer, suppressed, context, size / FRAMES_PER_S, options)
+            if options.fallback and (doubted := doubt(found.attempt)):
+                return Heard(language, probability, (), largest, doubted)
+            began = seek
+            parts, seek, ends_at_timestamp = view._split_segments_by_timestamps(  # noqa: SLF001  # see the docstring
+                tokenizer=tokenizer,
+                tokens=found.tokens,
+                time_offset=seek / FRAMES_PER_S,
+                segment_size=size,
+                segment_duration=size / FRAMES_PER_S,
+                seek=seek,
+            )
+            for part in parts:  # a short window now and then hears the speech end behind the audio
+                part["start"], part["end"] = (
+                    min(part[edge], frames / FRAMES_PER_S) for edge in ("start", "end")
+                )
+            if options.word_timestamps:
+                view.add_word_timestamps(
+                    [parts],
+                    tokenizer,
+                    encoded,
+                    size,
+                    PREPENDED,
+                    APPENDED,
+                    last_speech_timestamp=last_speech_s,
+                )
+                word_ends = [word["end"] for part in parts for word in part["words"]]
+                if word_ends:
+                    last_speech_s = word_ends[-1]
+                    if not ends_at_timestamp and last_speech_s > began / FRAMES_PER_S:
+                        seek = round(last_speech_s * FRAMES_PER_S)
+            for part in parts:
+                text = tokenizer.decode(part["tokens"])
+                if part["start"] != part["end"] and text.strip():
+                    context += part["tokens"]
+                    segments.append(_segment(len(segments) + 1, began, part, text, found, options))
+        return Heard(language, probability, tuple(segments), largest)
+
+    def _new_tokenizer(self, language: str, task: str) -> "tuple[Tokenizer, tuple[int, ...]]":
+        """A tokenizer for *language* and *task*, and the tokens that a search must not give; kept, as both take
+        milliseconds to make.
+        """
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        tokenizer = Tokenizer(self._hf_tokenizer, self._is_multilingual, task=task, language=language)
+        return tokenizer, get_suppressed_tokens(tokenizer, [-1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one search gave: all *tokens*, timestamps among them, and what the guards look at."""
+
+    tokens: list[int]
+    attempt: Attempt
+
+
+def _search(
+    view: "faster_whisper.WhisperModel",
+    encoded: Any,
+    tokenizer: "Tokenizer",
+    suppressed: tuple[int, ...],
+    context: Sequence[int],
+    audio_s: float,
+    options: DecodeOptions,
+) -> _Found:
+    prompt = view.get_prompt(tokenizer, context)
+    limit = min(view.max_length, len(prompt) + token_limit(audio_s))
+    (result,) = view.model.generate(
+        encoded,
+        [prompt],
+        beam_size=options.beam_size,
+        max_length=limit,
+        return_scores=True,
+        return_no_speech_prob=True,
+        suppress_tokens=suppressed,
+        max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP,
+    )
+    tokens = result.sequences_ids[0]
+    spoken = tuple(token for token in tokens if token < tokenizer.eot)
+    attempt = Attempt(
+        text=tokenizer.decode(spoken).strip(),
+        tokens=spoken,
+        audio_s=audio_s,
+        avg_logprob=result.scores[0]
+        * len(tokens)
+        / (len(tokens) + 1),  # as faster-whisper: the end counts too
+        no_speech_prob=result.no_speech_prob,
+        is_finished=len(prompt) + len(tokens) < limit,
+    )
+    return _Found(tokens, attempt)
+
+
+def _segment(
+    number: int, seek: int, part: dict[str, Any], text: str, found: _Found, options: DecodeOptions
+) -> "whisper.Segment":
+    from faster_whisper.transcribe import Segment, Word
+
+    return Segment(
+        id=number,
+        seek=seek,
+        start=part["start"],
+        end=part["end"],
+        text=text,
+        tokens=part["tokens"],
+        temperature=0.0,
+        avg_logprob=found.attempt.avg_logprob,
+        compression_ratio=compression_ratio(found.attempt.text),
+        no_speech_prob=found.attempt.no_speech_prob,
+        words=[Word(**word) for word in part["words"]] if options.word_timestamps else None,
+    )
+
+
+def _detected(view: "faster_whisper.WhisperModel", encoded: Any) -> tuple[str, float]:
+    """The likeliest language of what was *encoded*, and its probability."""
+    token, probability = view.model.detect_language(encoded)[0][0]
+    return token[2:-2], probability  # <|en|>
+
+
+def _padded(features: NDArray[np.float32], window: int) -> NDArray[np.float32]:
+    """*features* (mels, frames) with zeros behind them up to *window* frames, which is how faster-whisper pads."""
+    padded = np.zeros((features.shape[0], window), dtype=np.float32)
+    padded[:, : features.shape[1]] = features
+    return padded
