@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, cast
 
+from bench.compare import compare, table
 from bench.report import Report
 
 BENCHMARKS: Final = {
@@ -33,11 +34,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Benchmarks of Everwarm. Each prints a table and writes bench/results/NAME.{json,md}.",
-        epilog=f"benchmarks:\n{names}\n  {'all':<16} every one of them",
+        epilog=f"benchmarks:\n{names}\n  {'all':<16} every one of them\n\n"
+        "  compare [REVISION]  what the results at hand changed against those committed; fails when a promise got worse",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none prints the list")
     chosen = parser.parse_args().names
+    if chosen[:1] == ["compare"]:
+        found = compare(chosen[1] if chosen[1:] else "HEAD")
+        sys.stdout.write(table(found))
+        return 1 if any(change.is_regression for change in found) else 0
     if not chosen:
         parser.print_help()
         return 0

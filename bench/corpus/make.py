@@ -60,8 +60,11 @@ MEMORYLESS: Final = frozenset({Engine.KOKORO, Engine.HIBARI})
 """Engines that say a line alike whatever they said before."""
 
 SPEEDS: Final = (0.9, 1.0, 1.0, 1.1, 1.2)
+STORY_WORDS: Final = 33  # from here on a line is a story, and people take their time over one
+STORY_SPEEDS: Final = (0.65, 0.75, 0.9)
 LEVELS_DB: Final = (-30.0, -18.0)  # from somebody far from the microphone to somebody close
 MARGINS_S: Final = (0.1, 0.5)  # what a voice activity detector leaves at either end
+MARGIN_SHARE: Final = 0.2  # of the speech, at the most beyond the least: short answers are cut close
 
 CLEAN: Final = "clean"
 TELEPHONE: Final = "telephone"
@@ -127,8 +130,7 @@ def planned() -> tuple[Take, ...]:
             for reading in range(READINGS[language]):
                 voice = by_name[_reader(cast, index, reading)]
                 id_ = f"{language}-{index + 1:03}-{voice.name}"
-                speed = random.Random(f"{SEED} {id_}").choice(SPEEDS)
-                takes.append(Take(id_, text, voice, speed, next(noises[voice.name])))
+                takes.append(Take(id_, text, voice, _speed(id_, text), next(noises[voice.name])))
     return tuple(takes)
 
 
@@ -189,6 +191,11 @@ def _require_words(takes: Sequence[Take], missing: Mapping[str, str]) -> int:
     if words < LEAST_WORDS:
         raise TooLittleSpeech(words, missing)
     return words
+
+
+def _speed(id_: str, text: str) -> float:
+    speeds = SPEEDS if len(text.split()) < STORY_WORDS else STORY_SPEEDS
+    return random.Random(f"{SEED} {id_}").choice(speeds)
 
 
 def _reader(cast: Sequence[str], line: int, reading: int) -> str:
@@ -276,7 +283,9 @@ def _speak(folder: Path, voice: Voice, takes: Sequence[Take], booth: Booth) -> s
 def _write_clip(folder: Path, take: Take, spoken: Mapping[str, Samples], digest: "hashlib._Hash") -> Clip:
     rng = _generator(take.id)
     speech = sound.at_level(spoken[take.id], rng.uniform(*LEVELS_DB))
-    speech = sound.with_margins(speech, rng.uniform(*MARGINS_S), rng.uniform(*MARGINS_S))
+    least_s, most_s = MARGINS_S
+    most_s = min(most_s, least_s + MARGIN_SHARE * len(speech) / sound.RATE_HZ)
+    speech = sound.with_margins(speech, rng.uniform(least_s, most_s), rng.uniform(least_s, most_s))
     floor = sound.coloured(rng, len(speech), 0.0) * np.float32(10 ** (sound.FLOOR_DB / 20))
     heard = sound.limited(_in_noise(rng, speech, take, spoken) + floor)
     digest.update(write_wav(folder / "clips" / f"{take.id}.wav", heard))

@@ -3,8 +3,8 @@
 One task group owns every task, and the event loop's signal handlers are ours alone: uvicorn's would close the
 listeners first, where a drain must first tell the registry, then refuse, then finish, and only then stop listening.
 
-Start: the port is bound before anything slow, so `/livez` answers and `/readyz` says `loading` from the first
-moment; the weights are loaded once, on a thread; every key of the spec is proven by timed decodes; then the pod
+Start: the weights are being loaded already (`birth`), on a thread that goes on to prove every key of the spec by timed
+decodes. The port is bound meanwhile, so `/livez` answers and `/readyz` says `loading` from the first moment. Then the pod
 serves itself a few requests through its own HTTP application, since the first caller should meet no code that never
 ran. Only then is it warm. Loads and decodes run on threads that nobody can stop; `main` ends the process without waiting
 for them.
@@ -20,12 +20,9 @@ import contextlib
 import gc
 import signal
 import socket
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextvars import copy_context
-from functools import partial
-from typing import Any, Final, TypeVar, cast
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Final, TypeVar
 
 import structlog
 import uvicorn
@@ -34,7 +31,6 @@ from opentelemetry.trace import Span, use_span
 from redis.asyncio import Redis
 
 from everwarm_core import telemetry
-from everwarm_core.cpus import available_cpus, threads_per_slot
 from everwarm_core.errors import (
     EverwarmError,
     PlatformError,
@@ -48,15 +44,14 @@ from everwarm_core.registry.records import PodState
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
 from everwarm_core.telemetry import Attribute, SpanName, Telemetry
 from everwarm_stt.admission import Admission, Capacity
-from everwarm_stt.engine import Engine
+from everwarm_stt.birth import Birth
 from everwarm_stt.pod import Pod
-from everwarm_stt.prewarm import bundled_speech, prove_warm
+from everwarm_stt.prewarm import bundled_speech
 from everwarm_stt.rehearsal import rehearse
 from everwarm_stt.server.app import make_app
 from everwarm_stt.server.instruments import instruments
 from everwarm_stt.server.tokens import Tokens
 from everwarm_stt.settings import PodSettings
-from everwarm_stt.weights import resolve_weights, show_progress
 
 T = TypeVar("T")
 
@@ -127,10 +122,13 @@ class Registration:
             log.warning("registry.untold", state="gone", reason=error.reason)
 
 
-async def live(settings: PodSettings, exported: Telemetry, *, began: float) -> EverwarmError | None:
+async def live(
+    settings: PodSettings, exported: Telemetry, begun: Birth, span: Span, *, began: float
+) -> EverwarmError | None:
     """One pod's whole life, from binding its port to having left the registry.
 
-    began: `time.monotonic()` of the process's start, from which the warm-up budget counts. Returns why the pod
+    begun, span: its birth under way, and the span of that, which ends here; began: `time.monotonic()` of the process's
+    start, from which the warm-up budget counts. Returns why the pod
     failed, or None after a drain. Raises SettingsError or PlatformError when it cannot even begin. Threads of a load or
     a decode may still run afterwards.
     """
@@ -140,15 +138,13 @@ async def live(settings: PodSettings, exported: Telemetry, *, began: float) -> E
     with signals.handled(), _listening(settings) as listener:
         url = settings.url(listener.getsockname()[1])
         admission = Admission(Capacity(settings.slots, settings.queue))
-        attributes = {Attribute.MODEL.value: settings.model, Attribute.POD.value: settings.pod_id}
-        birth = telemetry.tracer().start_span(SpanName.START, attributes=attributes)  # ended by `_start`
-        pod = Pod(settings, url, admission, traceparent=telemetry.traceparent(birth))
+        pod = Pod(settings, url, admission, traceparent=telemetry.traceparent(span))
         app = make_app(pod, instruments=instruments(pod), telemetry=exported, tokens=lambda: tokens)
         async with _served(app, listener), _registered(pod, redis) as registration:
             log.info(
                 "pod.listening", url=url, pod=settings.pod_id, model=settings.model, names=settings.names
             )
-            start = _start(pod, app, registration, tokens, birth, began=began)
+            start = _start(pod, app, registration, tokens, begun, span, began=began)
             failure = await _first_of(start, signals.drain)
             if failure is None:
                 await signals.drain.wait()
@@ -162,15 +158,22 @@ async def live(settings: PodSettings, exported: Telemetry, *, began: float) -> E
 
 
 async def _start(
-    pod: Pod, app: FastAPI, registration: Registration, tokens: Tokens | None, birth: Span, *, began: float
+    pod: Pod,
+    app: FastAPI,
+    registration: Registration,
+    tokens: Tokens | None,
+    begun: Birth,
+    span: Span,
+    *,
+    began: float,
 ) -> EverwarmError | None:
-    """Load, prove, rehearse, announce, which is the span *birth*; returns why that failed, or None once the pod is warm."""
+    """Wait for the proof, rehearse, announce, which ends *span*; returns why that failed, or None once the pod is warm."""
     settings = pod.settings
     left_s = settings.warmup_timeout_seconds - (time.monotonic() - began)
     try:
-        async with asyncio.timeout(max(0.0, left_s)) as budget:
-            with use_span(birth, end_on_exit=True):
-                await _become_warm(pod, app, registration, tokens, ends_at=budget.when())
+        async with asyncio.timeout(max(0.0, left_s)):
+            with use_span(span, end_on_exit=True):
+                await _become_warm(pod, app, registration, tokens, begun)
     except TimeoutError:
         limit_s = settings.warmup_timeout_seconds
         return WarmupFailed(settings.model, f"still {pod.state.value} after {limit_s:g} s, its whole budget")
@@ -180,35 +183,15 @@ async def _start(
 
 
 async def _become_warm(
-    pod: Pod, app: FastAPI, registration: Registration, tokens: Tokens | None, *, ends_at: float | None
+    pod: Pod, app: FastAPI, registration: Registration, tokens: Tokens | None, begun: Birth
 ) -> None:
     settings = pod.settings
-    weights = await _in_thread(partial(resolve_weights, settings, show_progress()))
-    cpus = settings.cpus or available_cpus()
-    engine = await _in_thread(
-        partial(
-            Engine.load,
-            weights,
-            device=settings.device,
-            compute_type=settings.compute_type,
-            slots=settings.slots,
-            cpu_threads=threads_per_slot(cpus, settings.slots),
-        )
-    )
+    engine = await asyncio.wrap_future(begun.engine)
     telemetry.counter(telemetry.LOADS).add(1, {Attribute.MODEL.value: settings.model})
     pod.engine, pod.load_s = engine, engine.load_s
     pod.enter(PodState.WARMING)
+    proof = await asyncio.wrap_future(begun.proof)
     speech = bundled_speech()
-    proof = await _in_thread(
-        partial(
-            prove_warm,
-            engine,
-            languages=settings.languages,
-            speech=speech,
-            options=pod.ordinary_options(settings.languages[0]),
-            timeout_s=_left_s(ends_at),
-        )
-    )
     token = tokens.newest() if tokens else None
     await rehearse(app, model=settings.model, language=settings.languages[0], speech=speech, token=token)
     pod.languages, pod.warm_s = tuple(proof.durations), proof.warm_s
@@ -252,37 +235,6 @@ async def _first_of(work: Coroutine[Any, Any, T], interruption: asyncio.Event) -
         interrupted.cancel()
         working.cancel()
     return None if working.cancelled() else working.result()
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """The result of *work*, on a thread of its own with this task's context variables.
-
-    A daemon thread: the interpreter's and the event loop's pools would be waited for at the end of the process, and
-    a download or a load may take minutes.
-    """
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-    context = copy_context()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if result.cancelled():
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(cast("T", value))
-
-    def run() -> None:
-        value, failed = None, None
-        try:
-            value = context.run(work)
-        except BaseException as error:  # noqa: BLE001  # handed over whole to the task that waits
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, value, failed)
-
-    threading.Thread(target=run, name="pod start", daemon=True).start()
-    return await result
 
 
 @contextlib.contextmanager
@@ -354,8 +306,3 @@ def _redis(settings: PodSettings) -> "Redis | None":
     except ValueError as error:  # of the message nothing is repeated: the URL may hold a password
         reason = "is no Redis URL; write redis://host:port, rediss://host:port or unix:///path"
         raise SettingsError("this pod", (("EVERWARM_REDIS_URL", reason),)) from error
-
-
-def _left_s(ends_at: float | None) -> float:
-    assert ends_at is not None
-    return max(0.0, ends_at - asyncio.get_running_loop().time())

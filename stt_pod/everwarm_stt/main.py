@@ -1,7 +1,8 @@
 """The program `everwarm-pod`: settings from the environment, logs, telemetry, one life, one exit code.
 
 0 after a drain, 1 when the pod failed (its last line of log says why), 2 for a wrong command line. Everything heavy
-is imported after the settings are known to be good, so `--help` and a bad environment answer at once.
+is imported after the settings are known to be good, so `--help` and a bad environment answer at once; and of it the server
+comes last, when the model is being loaded already (`birth`).
 """
 
 import asyncio
@@ -9,15 +10,17 @@ import logging
 import os
 import sys
 import time
+from importlib.metadata import version
 from typing import NoReturn
 
 import structlog
+from opentelemetry.trace import use_span
 
 from everwarm_core import telemetry
 from everwarm_core.environment import PREFIX
 from everwarm_core.errors import EverwarmError
 from everwarm_core.logs import configure_logging
-from everwarm_core.telemetry import Attribute
+from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_stt.settings import PodSettings, load_settings, unknown_variables
 
 log = structlog.stdlib.get_logger(__name__)
@@ -32,8 +35,6 @@ def main() -> None:
         case ["--help" | "-h"]:
             sys.stdout.write(help_text())
         case ["--version"]:
-            from importlib.metadata import version
-
             sys.stdout.write(version("everwarm-stt") + "\n")
         case arguments:
             sys.stderr.write(f"everwarm-pod takes no arguments, got {' '.join(arguments)!r}; see --help\n")
@@ -90,20 +91,27 @@ def _run(began: float) -> int:
 
 
 def _live(settings: PodSettings, began: float) -> EverwarmError | None:
-    import uvloop
-
-    from everwarm_stt.lifecycle import live
-    from everwarm_stt.pod import VERSION
-
     attributes = {
         "service.instance.id": settings.pod_id,
         "service.namespace": settings.namespace,
         Attribute.MODEL.value: settings.model,
     }
-    exported = telemetry.start("everwarm-pod", version=VERSION, attributes=attributes)
+    exported = telemetry.start("everwarm-pod", version=version("everwarm-stt"), attributes=attributes)
     try:
+        span = telemetry.tracer().start_span(
+            SpanName.START,
+            attributes={Attribute.MODEL.value: settings.model, Attribute.POD.value: settings.pod_id},
+        )
+        from everwarm_stt import birth
+
+        with use_span(span):
+            begun = birth.begin(settings, began=began)
+        import uvloop
+
+        from everwarm_stt.lifecycle import live
+
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(live(settings, exported, began=began))
+            return runner.run(live(settings, exported, begun, span, began=began))
     finally:
         exported.shutdown()
 

@@ -7,7 +7,7 @@ heartbeat reads its record. All on one event loop; `changed` brings the next hea
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Final
 
@@ -19,6 +19,7 @@ from everwarm_core.languages import AUTO
 from everwarm_core.registry.records import PodRecord, PodState
 from everwarm_core.requests import TranscriptionRequest
 from everwarm_stt.admission import Admission
+from everwarm_stt.birth import ordinary_options
 from everwarm_stt.engine import DecodeOptions, Engine
 from everwarm_stt.settings import PodSettings
 
@@ -103,16 +104,6 @@ class Pod:
         self.languages = tuple(dict.fromkeys((*self.languages, language)))
         self.changed.set()
 
-    def ordinary_options(self, language: str) -> DecodeOptions:
-        """How a request that asks for nothing special is decoded in *language*."""
-        return DecodeOptions(
-            language=language,
-            temperature=self.settings.temperature,
-            beam_size=self.settings.beam_size,
-            vad=self.settings.vad,
-            window=self.settings.window,
-        )
-
     def check_name(self, name: str) -> None:
         """Raise ModelNotFound unless *name* is one this pod serves."""
         if name not in self.settings.names:
@@ -134,15 +125,13 @@ class Pod:
         engine = self.loaded_engine()
         if request.task == "translate" and not engine.is_multilingual:
             raise InvalidParameter("model", f"{request.model!r} knows English only and cannot translate")
-        return DecodeOptions(
-            language=self._language(request, engine),
+        ordinary = ordinary_options(self.settings, self._language(request, engine))
+        return replace(
+            ordinary,
             task=request.task,
             prompt=request.prompt,
-            temperature=self.settings.temperature if request.temperature is None else request.temperature,
+            temperature=ordinary.temperature if request.temperature is None else request.temperature,
             word_timestamps=request.granularities.words,
-            beam_size=self.settings.beam_size,
-            vad=self.settings.vad,
-            window=self.settings.window,
         )
 
     def _language(self, request: TranscriptionRequest, engine: Engine) -> str:

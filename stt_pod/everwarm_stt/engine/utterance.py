@@ -2,7 +2,9 @@
 
 The steps are faster-whisper's own (features, encode, search, split at timestamps, align words, go on behind the last
 timestamp), with its functions wherever it has one, so results have the same shape and figures. What differs is the
-size of the window (`windows`), one search without sampling, and that the search is bounded. When `guards` doubt what
+size of the window (`windows`), one search without sampling, and that the search is bounded. And behind the speech stands
+what silence sounds like, as in openai/whisper and so in Whisper's training; faster-whisper puts zeros there, a sound of
+middling loudness, which on a short window costs words. When `guards` doubt what
 came out, nothing is repaired here: the caller decodes the utterance by faster-whisper itself, at the full window.
 """
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 # Arguments of faster-whisper's `transcribe` at their defaults, which reach CTranslate2 otherwise.
 MAX_INITIAL_TIMESTAMP: Final = 50  # 1 s, in steps of 20 ms
+DYNAMIC_RANGE: Final = 2.0
+"""Of log-mel features: openai/whisper cuts off 8 decades below the loudest, and divides by 4. What is silent stands there."""
 PREPENDED: Final = "\"'“¿([{-"
 APPENDED: Final = "\"'.。,，!！?？:：”)]}、"  # its own punctuation, full width included
 
@@ -75,7 +79,8 @@ class UtteranceDecoder:
         """
         features = view.feature_extractor(audio)
         frames = features.shape[-1] - 1  # its last one is padding
-        language, probability = options.language, 1.0
+        silence = float(features.max()) - DYNAMIC_RANGE
+        language, probability = options.language if self._is_multilingual else "en", 1.0
         segments: list[whisper.Segment] = []
         context, largest = list(prompt), 0
         seek, last_speech_s = 0, 0.0
@@ -83,8 +88,8 @@ class UtteranceDecoder:
             size = frames - seek
             window = window_for(size)
             largest = max(largest, window)
-            encoded = view.encode(_padded(features[:, seek : seek + size], window))
-            if language == AUTO and self._is_multilingual:
+            encoded = view.encode(_padded(features[:, seek : seek + size], window, silence))
+            if language == AUTO:
                 language, probability = _detected(view, encoded)
                 if probability < LANGUAGE_PROBABILITY:
                     return Heard(language, probability, (), largest, Doubt.LANGUAGE)
@@ -208,8 +213,8 @@ def _detected(view: "faster_whisper.WhisperModel", encoded: Any) -> tuple[str, f
     return token[2:-2], probability  # <|en|>
 
 
-def _padded(features: NDArray[np.float32], window: int) -> NDArray[np.float32]:
-    """*features* (mels, frames) with zeros behind them up to *window* frames, which is how faster-whisper pads."""
-    padded = np.zeros((features.shape[0], window), dtype=np.float32)
+def _padded(features: NDArray[np.float32], window: int, silence: float) -> NDArray[np.float32]:
+    """*features* (mels, frames) with *silence* behind them up to *window* frames."""
+    padded = np.full((features.shape[0], window), silence, dtype=np.float32)
     padded[:, : features.shape[1]] = features
     return padded
