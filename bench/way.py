@@ -8,6 +8,7 @@ the answer one line of JSON: the seconds from samples to text, and the text. Loa
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import structlog
 
 from everwarm_stt.audio import Pcm16k
 from everwarm_stt.engine import DecodeOptions, Engine
@@ -150,6 +152,11 @@ def main() -> None:
     parser.add_argument("--beam", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     given = vars(parser.parse_args())
+    # Standard output is for answers.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     transcribe = WAYS[given.pop("name")](Setting(**given))
     for line in sys.stdin:
         audio = np.load(line.strip())

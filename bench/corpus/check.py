@@ -9,6 +9,7 @@ those that are only spelt otherwise belong into `words`.
 """
 
 import argparse
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ WORST: Final = 0.35  # word error rate when clean, above which a voice says noth
 MODELS: Final = {"en": "tiny.en"}
 OTHER_MODEL: Final = "base"
 BEAM: Final = 5
+REPORT_EVERY: Final = 100
 
 Transcribe = Callable[[Utterance], str]
 
@@ -110,7 +112,12 @@ def main() -> int:
     arguments = parser.parse_args()
 
     transcribe = transcriber()
-    heard = [Heard(utterance, transcribe(utterance)) for utterance in load_corpus(arguments.folder)]
+    heard: list[Heard] = []
+    corpus = load_corpus(arguments.folder)
+    for utterance in corpus:
+        heard.append(Heard(utterance, transcribe(utterance)))
+        if len(heard) % REPORT_EVERY == 0:
+            print(f"{len(heard)}/{len(corpus)}", file=sys.stderr, flush=True)
     for title, group in (
         ("language", lambda u: u.language),
         ("voice", lambda u: f"{u.language} {u.voice}"),

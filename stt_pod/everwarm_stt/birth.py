@@ -39,6 +39,8 @@ def begin(settings: PodSettings, *, began: float) -> Birth:
 
     began: `time.monotonic()` of the process's start, from which the warm-up's budget counts.
     """
+    import faster_whisper  # noqa: F401  # before the server's: what holds the lock on imports is waited for
+
     birth = Birth()
 
     def run() -> None:

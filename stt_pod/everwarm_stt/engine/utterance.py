@@ -47,7 +47,7 @@ class Heard:
     """An utterance as the short windows gave it.
 
     language, language_probability: as in `Decoding`; segments: faster-whisper's; window: frames of the largest window in
-    use; doubt: why all of it should be decoded again at the full window, None when it may be believed.
+    use; doubt: why it is not to be believed, None when it is. Of a doubt other than silence there are no segments.
     """
 
     language: str
@@ -83,6 +83,7 @@ class UtteranceDecoder:
         language, probability = options.language if self._is_multilingual else "en", 1.0
         segments: list[whisper.Segment] = []
         context, largest = list(prompt), 0
+        silent: Doubt | None = None
         seek, last_speech_s = 0, 0.0
         while seek < frames:
             size = frames - seek
@@ -95,7 +96,10 @@ class UtteranceDecoder:
                     return Heard(language, probability, (), largest, Doubt.LANGUAGE)
             tokenizer, suppressed = self._tokenizer(language, options.task)
             found = _search(view, encoded, tokenizer, suppressed, context, size / FRAMES_PER_S, options)
-            if options.fallback and (doubted := doubt(found.attempt)):
+            doubted = doubt(found.attempt) if options.fallback else None
+            if doubted is Doubt.SILENCE:
+                silent = doubted
+            elif doubted is not None:
                 return Heard(language, probability, (), largest, doubted)
             began = seek
             parts, seek, ends_at_timestamp = view._split_segments_by_timestamps(  # noqa: SLF001  # see the docstring
@@ -130,7 +134,7 @@ class UtteranceDecoder:
                 if part["start"] != part["end"] and text.strip():
                     context += part["tokens"]
                     segments.append(_segment(len(segments) + 1, began, part, text, found, options))
-        return Heard(language, probability, tuple(segments), largest)
+        return Heard(language, probability, tuple(segments), largest, silent)
 
     def _new_tokenizer(self, language: str, task: str) -> "tuple[Tokenizer, tuple[int, ...]]":
         """A tokenizer for *language* and *task*, and the tokens that a search must not give; kept, as both take
