@@ -19,6 +19,7 @@ from bench.corpus.wav import read_wav
 
 LATENCY_S: Final = (0.6, 11.0)  # what a turn of a caller takes; longer ones are stories
 NEAR: Final = 12  # candidates for one length, of which the voice heard least so far is taken
+NEAR_RATIO: Final = 1.1  # and no candidate is longer or shorter than wanted by more, unless none is this near
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +76,20 @@ def latency_set(corpus: Sequence[Utterance], count: int = 64) -> tuple[Utterance
     low, high = log(min(u.seconds for u in left)), log(max(u.seconds for u in left))
     heard: Counter[str] = Counter()
     chosen: list[Utterance] = []
-    for step in range(count):
+    for step in reversed(range(count)):  # long ones are rare, so they are chosen first
         wanted_s = exp(low + (high - low) * step / max(1, count - 1))
-        left.sort(key=lambda u: (abs(log(u.seconds / wanted_s)), u.id))
-        pick = min(left[:NEAR], key=lambda u: heard[u.voice])
+        left.sort(key=lambda u: (_ratio(u, wanted_s), u.id))
+        near = [u for u in left[:NEAR] if _ratio(u, wanted_s) <= log(NEAR_RATIO)] or left[:1]
+        pick = min(near, key=lambda u: heard[u.voice])
         heard[pick.voice] += 1
         chosen.append(pick)
         left.remove(pick)
     return tuple(sorted(chosen, key=lambda u: (u.seconds, u.id)))
+
+
+def _ratio(utterance: Utterance, wanted_s: float) -> float:
+    """How far apart two lengths are, longer or shorter alike."""
+    return abs(log(utterance.seconds / wanted_s))
 
 
 def _load(folder: Path | None, part: str) -> tuple[Utterance, ...]:

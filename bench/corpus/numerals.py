@@ -29,9 +29,8 @@ def ordinal(number: int, language: str) -> str:
 def year(number: int, language: str) -> str:
     """*number* of four digits as the year it probably is; the cardinal where years are read as such."""
     century, rest = divmod(number, 100)
-    if language == "en" and 11 <= century <= 19:
-        tail = "hundred" if rest == 0 else english(rest) if rest > 9 else f"oh {english(rest)}"
-        return f"{english(century)} {tail}"
+    if language == "en" and 11 <= century <= 19 and rest:
+        return f"{english(century)} {english(rest) if rest > 9 else f'oh {english(rest)}'}"
     if language == "en" and 2010 <= number <= 2099:
         return f"twenty {english(rest)}"
     if language == "de" and 11 <= century <= 19:

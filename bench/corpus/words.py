@@ -67,7 +67,7 @@ _ENGLISH_SAME: Final[Mapping[str, str]] = {
     "voice mail": "voicemail", "web site": "website", "post code": "postcode", "any more": "anymore",
     "every one": "everyone", "any one": "anyone", "some one": "someone", "no one": "noone", "may be": "maybe",
     "head phone": "headphone", "street lamp": "streetlamp", "grand son": "grandson", "check out": "checkout",
-    "log in": "login", "pick up": "pickup", "book shop": "bookshop",
+    "log in": "login", "pick up": "pickup", "book shop": "bookshop", "seat belt": "seatbelt",
     # British and American.
     "colour": "color", "favourite": "favorite", "neighbour": "neighbor", "neighbours": "neighbors",
     "neighbour's": "neighbor's", "harbour": "harbor", "centre": "center", "theatre": "theater", "metre": "meter",
@@ -86,7 +86,7 @@ _SAME: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "fr": {
         "ok": "okay", "mr": "monsieur", "mme": "madame", "vingts": "vingt", "cents": "cent", "e mail": "email",
-        "clef": "clé", "heure": "heures",
+        "clef": "clé", "heure": "heures", "pour quoi": "pourquoi",
     },
     "es": {
         "ok": "okay", "sr": "señor", "sra": "señora", "dr": "doctor", "veintiún": "veintiuno", "sólo": "solo",
@@ -95,6 +95,8 @@ _SAME: Final[Mapping[str, Mapping[str, str]]] = {
     "it": {"ok": "okay", "sig": "signor", "dott": "dottor", "e mail": "email", "ventun": "ventuno"},
 }  # fmt: skip
 
+_TEENS: Final = tuple(cardinal(n, "en") for n in range(20))
+_HUNDREDS_OF_TEENS: Final = re.compile(rf"\b({'|'.join(_TEENS[11:])}) hundred\b")
 _NUMBER_WORDS: Final = frozenset(" ".join(cardinal(n, "en") for n in range(100)).split())
 
 
@@ -254,7 +256,8 @@ def _english_apostrophes(text: str) -> str:
 
 
 def _english_numbers(text: str) -> str:
-    """Numbers without "and": "one hundred and five" as "one hundred five"."""
+    """Numbers without "and": "one hundred and five" as "one hundred five"; "fifteen hundred" as thousands."""
+    text = re.sub(_HUNDREDS_OF_TEENS, lambda found: cardinal(100 * _TEENS.index(found[1]), "en"), text)
     words = text.split()
     kept = [
         word

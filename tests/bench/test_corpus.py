@@ -42,6 +42,7 @@ def sentences() -> st.SearchStrategy[list[str]]:
         ("de", "drei Euro fünfzig", "3,50 €"),
         ("fr", "deux mille trois cents euros", "2 300 €"),
         ("en", "fifteen hundred", "1500"),
+        ("en", "fifteen hundred dollars", "$1,500"),
         ("en", "a hundred and five guests", "105 guests"),
         ("en", "at five o'clock", "at 5:00"),
         ("en", "at three thirty pm", "at 3:30 p.m."),

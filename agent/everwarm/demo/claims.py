@@ -13,6 +13,8 @@ from everwarm.demo.results import WayResult
 
 FIRST_TOLERANCE: Final = 1.35  # the workers' first requests: the median of four
 READY_TOLERANCE: Final = 1.5  # each pod's first request after ready: the median of two, so noisier
+JITTER_S: Final = 0.1
+"""What others on the machine may cost one answer, however short: of a decode of 0.1 s the tolerances allow for too little."""
 WORD_ERROR_LIMIT: Final = 0.10  # synthetic speech, clearly spoken
 
 
@@ -64,22 +66,29 @@ def _nothing_failed(*ways: WayResult) -> Claim:
 
 
 def _first_is_like_any_other(cached: WayResult, everwarm: WayResult) -> Claim:
+    limit = _limit(FIRST_TOLERANCE, everwarm)
     return Claim(
         "first request",
         "A worker's first request takes as long as any other",
-        f"{everwarm.first_over_later:.2f} x a later one (at most {FIRST_TOLERANCE}); "
+        f"{everwarm.first_over_later:.2f} x a later one (at most {limit:.2f}); "
         f"with a cache in the worker {cached.first_over_later:.2f} x",
-        everwarm.first_over_later <= FIRST_TOLERANCE,
+        everwarm.first_over_later <= limit,
     )
 
 
 def _warm_when_ready(everwarm: WayResult) -> Claim:
+    limit = _limit(READY_TOLERANCE, everwarm)
     return Claim(
         "warm when ready",
         "The first request that a pod gets after it is ready is as fast as later ones",
-        f"{everwarm.pods_first_over_later:.2f} x a later one (at most {READY_TOLERANCE})",
-        everwarm.pods_first_over_later <= READY_TOLERANCE,
+        f"{everwarm.pods_first_over_later:.2f} x a later one (at most {limit:.2f})",
+        everwarm.pods_first_over_later <= limit,
     )
+
+
+def _limit(tolerance: float, way: WayResult) -> float:
+    """*tolerance*, or what `JITTER_S` makes of a later request of *way*, whichever is more."""
+    return max(tolerance, 1 + JITTER_S / way.later_s)
 
 
 def _one_load_per_pod(everwarm: WayResult) -> Claim:
