@@ -24,6 +24,7 @@ ONE_MIB: Final = str(1 << 20)
 SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "as pods run": MALLOC,
     "glibc's defaults": {},
+    "one arena": {"MALLOC_ARENA_MAX": "1"},
     "all given back at once": {
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": ONE_MIB,

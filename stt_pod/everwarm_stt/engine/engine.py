@@ -14,7 +14,7 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
@@ -36,9 +36,8 @@ from everwarm_core.logs import Tag
 from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_core.transcript import Transcript
 from everwarm_stt.audio import Pcm16k, duration_s
-from everwarm_stt.engine.decoding import Decoding, Piece, pieces_of
+from everwarm_stt.engine.decoding import Decoding, pieces_of
 from everwarm_stt.engine.guards import Doubt
-from everwarm_stt.engine.memory import give_back_free_memory
 from everwarm_stt.engine.options import WINDOW_S, DecodeOptions
 from everwarm_stt.engine.silence import bound_silence_detector, holds_speech
 from everwarm_stt.engine.utterance import Heard, UtteranceDecoder
@@ -163,7 +162,7 @@ class Engine:
                 )
         if options.cuts_silence(length_s):
             bound_silence_detector()
-        found, info = view.transcribe(
+        segments, info = view.transcribe(
             audio,
             language=None if options.language == AUTO else options.language,
             task=options.task,
@@ -173,14 +172,12 @@ class Engine:
             word_timestamps=options.word_timestamps,
             vad_filter=options.cuts_silence(length_s),
         )
-        pieces = pieces_of(found, cancelled)
         return Decoding(
             language=info.language,
             language_probability=float(info.language_probability),
             duration_s=length_s,
             options=options,
-            # With `window: full` every decode needs what would be given back.
-            pieces=_tidied(pieces) if options.window == "auto" else pieces,
+            pieces=pieces_of(segments, cancelled),
         )
 
     def _heard(self, view: "faster_whisper.WhisperModel", audio: Pcm16k, options: DecodeOptions) -> Heard:
@@ -216,14 +213,6 @@ class Engine:
             return None
         encoded = self._whisper.hf_tokenizer.encode(" " + prompt.strip(), add_special_tokens=False)
         return [token for token in encoded.ids if token < self._first_control_token]
-
-
-def _tidied(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """*pieces*, behind the last of which the memory that only full windows need is given back."""
-    try:
-        yield from pieces
-    finally:
-        give_back_free_memory()
 
 
 def _new_whisper_model(path: str, **arguments: Any) -> "faster_whisper.WhisperModel":

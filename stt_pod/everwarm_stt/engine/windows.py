@@ -3,7 +3,8 @@
 Whisper pads every utterance to 3000 frames of 10 ms and pays for all of them; attention costs their square. The
 encoder accepts fewer (CTranslate2 since 3.19), but it was trained on 3000: without some silence after the speech it
 loops or loses words, and below a floor it does so whatever the margin. Floor and margin are measured, see
-`python -m bench accuracy`. Windows come in a few sizes, so that each can be warmed and equal ones share a batch.
+`python -m bench accuracy`. Windows come in a few sizes, so that each can be
+warmed.
 """
 
 from bisect import bisect_left
