@@ -24,7 +24,6 @@ from bench.way import Setting, Transcribe, cached, engine
 BEAMS: Final = (5, 1)
 DIFFERENCE_LIMIT: Final = 0.3  # points of word error rate
 INTERVAL_LIMIT: Final = 0.6  # points, for the upper end of the interval
-LEAST_WORDS: Final = 5000
 MODELS: Final = ("tiny.en", "base")
 THREADS: Final = 2
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from everwarm_core.cpus import available_cpus, threads_per_slot
-from everwarm_stt.engine import DecodeOptions, Engine
+from everwarm_stt.engine import DecodeOptions, Engine, import_libraries
 from everwarm_stt.prewarm import WarmProof, bundled_speech, prove_warm
 from everwarm_stt.settings import PodSettings
 from everwarm_stt.weights import resolve_weights, show_progress
@@ -39,8 +39,7 @@ def begin(settings: PodSettings, *, began: float) -> Birth:
 
     began: `time.monotonic()` of the process's start, from which the warm-up's budget counts.
     """
-    import faster_whisper  # noqa: F401  # before the server's: what holds the lock on imports is waited for
-
+    import_libraries()  # before the server's, or the thread would wait for those
     birth = Birth()
 
     def run() -> None:

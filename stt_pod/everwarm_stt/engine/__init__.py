@@ -7,7 +7,7 @@ detector of speech, bounded in memory.
 """
 
 from everwarm_stt.engine.decoding import Decoding, Piece
-from everwarm_stt.engine.engine import Engine, is_recording
+from everwarm_stt.engine.engine import Engine, import_libraries, is_recording
 from everwarm_stt.engine.options import DecodeOptions
 
-__all__ = ["DecodeOptions", "Decoding", "Engine", "Piece", "is_recording"]
+__all__ = ["DecodeOptions", "Decoding", "Engine", "Piece", "import_libraries", "is_recording"]

@@ -55,6 +55,11 @@ def never() -> bool:
     return False
 
 
+def import_libraries() -> None:
+    """Import what a load needs, a tenth of a second; whoever calls `Engine.load` on a thread does this before."""
+    import faster_whisper  # noqa: F401
+
+
 def is_recording(audio: Pcm16k) -> bool:
     """Whether *audio* is longer than what Whisper sees at once."""
     return duration_s(audio) > WINDOW_S
