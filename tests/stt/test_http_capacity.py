@@ -22,6 +22,8 @@ from tests.support.wire import (
 
 PCM_PATH = "/v1/transcribe?model=tiny.en"
 DEADLINE_HEADER = "x-everwarm-deadline-ms"
+LONG_UTTERANCE_S = 29  # one second more than that would be a recording's second window
+BYTES_PER_S = 2 * 16_000
 PLACES = 2  # of the shared pod: one slot, one that waits
 
 
@@ -51,8 +53,21 @@ def idle(pod: PodProcess) -> None:
 
 @contextmanager
 def decoding_recording(pod: PodProcess) -> Iterator[socket.socket]:
-    """A client whose long recording is being decoded."""
-    body = recording().pcm()
+    """A client whose long recording is being decoded, window by window."""
+    with decoding(pod, recording().pcm()) as connection:
+        yield connection
+
+
+@contextmanager
+def decoding_long_utterance(pod: PodProcess) -> Iterator[socket.socket]:
+    """A client who holds the slot without a break: an utterance is one window, however long it takes."""
+    with decoding(pod, recording().pcm()[: LONG_UTTERANCE_S * BYTES_PER_S]) as connection:
+        yield connection
+
+
+@contextmanager
+def decoding(pod: PodProcess, body: bytes) -> Iterator[socket.socket]:
+    """A client whose PCM *body* is being decoded."""
     headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
     with begun_request(pod.url, PCM_PATH, headers) as connection:
         connection.sendall(body)
@@ -129,7 +144,7 @@ def test_client_that_leaves_before_its_body_frees_its_place(pod: PodProcess) -> 
 def test_client_that_leaves_the_queue_frees_its_place_while_another_decodes(pod: PodProcess) -> None:
     body = clips()[0].pcm()
     headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
-    with decoding_recording(pod) as patient:
+    with decoding_long_utterance(pod) as patient:
         with begun_request(pod.url, PCM_PATH, headers) as leaving:
             leaving.sendall(body)
             eventually(lambda: metric(pod, "everwarm_queue_usage") == 1)
@@ -139,7 +154,7 @@ def test_client_that_leaves_the_queue_frees_its_place_while_another_decodes(pod:
 
 
 def test_deadline_ends_the_wait_for_a_slot(pod: PodProcess) -> None:
-    with decoding_recording(pod) as patient:
+    with decoding_long_utterance(pod) as patient:
         answer = ask_pcm(pod.url, "model=tiny.en", clips()[0].pcm(), {DEADLINE_HEADER: "100"})
         assert metric(pod, "everwarm_slot_usage") == 1
         assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
