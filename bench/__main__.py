@@ -35,7 +35,8 @@ def main() -> int:
         prog="python -m bench",
         description="Benchmarks of Everwarm. Each prints a table and writes bench/results/NAME.{json,md}.",
         epilog=f"benchmarks:\n{names}\n  {'all':<16} every one of them\n\n"
-        "  compare [REVISION]  what the results at hand changed against those committed; fails when a promise got worse",
+        "  compare [REVISION]  what the results at hand changed against those committed; fails when a promise got worse\n"
+        "  plot                draw the results at hand into docs/images/bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none prints the list")
@@ -44,6 +45,8 @@ def main() -> int:
         found = compare(chosen[1] if chosen[1:] else "HEAD")
         sys.stdout.write(table(found))
         return 1 if any(change.is_regression for change in found) else 0
+    if chosen == ["plot"]:
+        return draw()
     if not chosen:
         parser.print_help()
         return 0
@@ -59,6 +62,18 @@ def main() -> int:
         sys.stdout.write(report.markdown() + "\n")
         held = held and report.held
     return 0 if held else 1
+
+
+def draw() -> int:
+    """Draw every picture and name it; 1 when there are no results."""
+    from bench.plot import NoResults, plot
+
+    try:
+        sys.stdout.writelines(f"{path}\n" for path in plot())
+    except NoResults as error:
+        sys.stderr.write(f"bench: plot: {error}\n")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

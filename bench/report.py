@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 RESULTS: Final = Path(__file__).parent / "results"
 
@@ -85,6 +85,19 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         path.with_suffix(".md").write_text(self.markdown(), encoding="utf-8")
         return path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What `write` wrote at *path*, the JSON."""
+        saved = json.loads(path.read_bytes())
+        return cls(
+            saved["title"],
+            tuple(Figure(**figure) for figure in saved["figures"]),
+            tuple(Promise(**promise) for promise in saved["promises"]),
+            tuple(saved["notes"]),
+            saved["machine"],
+            saved["load_average"],
+        )
 
 
 def number(value: float) -> str:

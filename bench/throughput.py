@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +64,19 @@ def run() -> Report:
     clips = latency_set(load_corpus(), UTTERANCES)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         bursts = runner.run(_measure(clips))
-    figures = [
+    ours = bursts[OURS, CALLERS[-1]].per_s
+    promises = [
+        Promise(f"{system} / Everwarm, answers with {callers} callers", burst.per_s / ours, 1 / TIMES, "x")
+        for (system, callers), burst in bursts.items()
+        if callers == CALLERS[-1] and system != OURS
+    ]
+    return Report(
+        "Throughput", _figures(bursts), tuple(promises), (f"{MODEL}, greedy, {len(clips)} utterances.",)
+    )
+
+
+def _figures(bursts: Mapping[tuple[str, int], Burst]) -> tuple[Figure, ...]:
+    return tuple(
         Figure(
             f"{system}, {callers} caller{'s' if callers > 1 else ''}",
             burst.per_s,
@@ -73,15 +85,6 @@ def run() -> Report:
             f" p99 {quantile(burst.took_s, 0.99):.2f} s",
         )
         for (system, callers), burst in bursts.items()
-    ]
-    ours = bursts[OURS, CALLERS[-1]].per_s
-    promises = [
-        Promise(f"{system} / Everwarm, answers with {callers} callers", burst.per_s / ours, 1 / TIMES, "x")
-        for (system, callers), burst in bursts.items()
-        if callers == CALLERS[-1] and system != OURS
-    ]
-    return Report(
-        "Throughput", tuple(figures), tuple(promises), (f"{MODEL}, greedy, {len(clips)} utterances.",)
     )
 
 
