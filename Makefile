@@ -8,6 +8,8 @@ MEMBERS := core stt_pod agent operator
 PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 CUDA_LIBRARIES := 'nvidia-cublas-cu12>=12.4,<13' 'nvidia-cudnn-cu12>=9.1,<10' # what CTranslate2's wheels load on a GPU
 EDITABLE := $(MEMBERS:%=-e %)
+INSTALL := .ci/uv pip install --python $(VENV) --compile-bytecode # where Python may not write it, each start would compile
+COMPILE := $(VENV)/bin/python -m compileall -q $(MEMBERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test e2e lint bench images docs lock clean
@@ -56,15 +58,17 @@ clean: ## Remove what the commands made
 
 # What the demo needs, from the index or its mirror; as constraints, the lock pins versions and verifies hashes.
 $(VENV)/.demo: $(VENV)/.uv requirements.lock $(PROJECTS)
-	.ci/uv pip install --python $(VENV) --constraints requirements.lock hatchling
-	.ci/uv pip install --python $(VENV) --constraints requirements.lock --no-build-isolation \
+	$(INSTALL) --constraints requirements.lock hatchling
+	$(INSTALL) --constraints requirements.lock --no-build-isolation \
 		-e core -e stt_pod -e 'agent[demo]'
+	@$(COMPILE)
 	@touch $@
 
 # Everything: exactly what the lock says, then the members themselves, which have no hashes.
 $(VENV)/.test: $(VENV)/.uv requirements.lock $(PROJECTS)
-	.ci/uv pip install --python $(VENV) --require-hashes --requirements requirements.lock
-	.ci/uv pip install --python $(VENV) --no-deps --no-build-isolation $(EDITABLE)
+	$(INSTALL) --require-hashes --requirements requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation $(EDITABLE)
+	@$(COMPILE)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.uv: Makefile

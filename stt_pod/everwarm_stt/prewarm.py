@@ -126,13 +126,14 @@ class _WarmUp:
         self.decode(audio, replace(self.options, language="en", temperature=SAMPLING_TEMPERATURE))
 
     def touch_all_windows(self, audio: Pcm16k) -> None:
-        """Decode once in each window that an utterance may be encoded in."""
+        """Decode a few words in each window that an utterance may be encoded in."""
         if self.options.window == "full":
             return
         options = self.timed_options("en")
+        words = audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
         for window in WINDOWS:
             room = (window - MARGIN) * SAMPLE_RATE // FRAMES_PER_S
-            self.decode(np.pad(audio, (0, max(0, room - len(audio)))), options)
+            self.decode(np.pad(words, (0, max(0, room - len(words)))), options)
 
     def fill_slots(self, language: str, audio: Pcm16k) -> None:
         """Decode on all slots at once: each has a worker with buffers of its own."""
