@@ -1,9 +1,11 @@
 """How long a pod takes from its process's start to Ready, against the least that this can be (`bench.bare_start`).
 
-What a pod's warm-up asks of CTranslate2 is written down once, with its arguments, and the bare script does the same.
+What a pod's warm-up asks of the feature extractor and of CTranslate2 is written down once, with its arguments, and the
+bare script does the same.
 Starts of both take turns, one thread each, with the allocator's settings of pods.
 """
 
+import copy
 import os
 import pickle
 import statistics
@@ -61,6 +63,19 @@ class Witness:
         return ask
 
 
+def witnessed(extractor: Any, asked: list[Decode]) -> Any:
+    """A copy of faster-whisper's feature *extractor* that writes down what it is asked."""
+
+    class WitnessedExtractor(type(extractor)):  # type: ignore[misc]  # it ships no types
+        def __call__(self, audio: Any, **named: Any) -> Any:
+            asked.append(("features", (np.array(audio),), named))
+            return super().__call__(audio, **named)
+
+    copied = copy.copy(extractor)
+    copied.__class__ = WitnessedExtractor
+    return copied
+
+
 def run() -> Report:
     """tiny.en and base, each for one language."""
     figures: list[Figure] = []
@@ -100,7 +115,9 @@ def _warm_up_decodes(weights: Weights, language: str) -> list[Decode]:
     """What a pod's warm-up and rehearsal ask of the model, in order."""
     engine = Engine.load(weights, device="cpu", compute_type="int8", slots=1, cpu_threads=1)
     asked: list[Decode] = []
-    engine._whisper.model = Witness(engine._whisper.model, asked)  # noqa: SLF001 - the only way to watch
+    whisper = engine._whisper  # noqa: SLF001 - the only way to watch
+    whisper.model = Witness(whisper.model, asked)
+    whisper.feature_extractor = witnessed(whisper.feature_extractor, asked)
     options = DecodeOptions(language=language)
     speech = bundled_speech()
     prove_warm(engine, languages=[language], speech=speech, options=options, timeout_s=300)

@@ -1,7 +1,8 @@
-"""From nothing to a model that is proven warm, on one thread that begins before the server's libraries are imported.
+"""From nothing to a model that is proven warm, on one thread that begins before most libraries are imported.
 
-Imports hold the interpreter's lock, loads and decodes do not: with the engine's own imports first, all that FastAPI, Redis'
-client and the rest take to import is done while the weights are read and the first decodes run. The thread is a daemon:
+Imports hold the interpreter's lock, loads and decodes do not: with the engine's own imports first, all that OpenTelemetry's
+SDK, FastAPI, Redis' client and the rest take to import is done while the weights are read and the first decodes run. So
+the load begins before its span can, which is written down when telemetry is there (`Birth.observe`). The thread is a daemon:
 the interpreter's and the event loop's pools would be waited for at the end of the process, and nobody can stop a load.
 """
 
@@ -10,11 +11,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from opentelemetry.trace import StatusCode
+
+from everwarm_core import telemetry
 from everwarm_core.cpus import available_cpus, threads_per_slot
+from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_stt.engine import DecodeOptions, Engine, import_libraries
 from everwarm_stt.prewarm import WarmProof, bundled_speech, prove_warm
 from everwarm_stt.settings import PodSettings
@@ -27,31 +32,61 @@ T = TypeVar("T")
 class Birth:
     """What the thread will have done: the engine once it is loaded, the proof once it is warm, or why not.
 
-    Both fail with WeightsUnavailable, the proof with WarmupFailed besides.
+    Both fail with WeightsUnavailable, the proof with WarmupFailed besides. The proof waits for `observe`.
     """
 
     engine: "Future[Engine]" = field(default_factory=Future)
     proof: "Future[WarmProof]" = field(default_factory=Future)
+    _context: "Future[Context]" = field(default_factory=Future)
+
+    def observe(self) -> None:
+        """Telemetry is set up: the thread's spans belong to the current one, its logs to this thread's context."""
+        self._context.set_result(copy_context())
+
+    def observed(self, work: Callable[[], None]) -> None:
+        """*work* in the context that `observe` hands over, once it has."""
+        self._context.result().run(work)
 
 
 def begin(settings: PodSettings, *, began: float) -> Birth:
-    """Start the thread, with this thread's context variables; its spans belong to the current one.
+    """Start the thread.
 
     began: `time.monotonic()` of the process's start, from which the warm-up's budget counts.
     """
-    import_libraries()  # before the server's, or the thread would wait for those
     birth = Birth()
 
     def run() -> None:
+        loading_since = time.time_ns()
         engine = _kept(birth.engine, lambda: load(settings))
-        if engine is None:
-            birth.proof.set_exception(birth.engine.exception())
-            return
-        left_s = settings.warmup_timeout_seconds - (time.monotonic() - began)
-        _kept(birth.proof, lambda: prove(engine, settings, timeout_s=max(0.0, left_s)))
+        loaded_at = time.time_ns()
 
-    threading.Thread(target=copy_context().run, args=(run,), name="birth", daemon=True).start()
+        def go_on() -> None:
+            _record_load(settings, engine, birth.engine.exception(), loading_since, loaded_at)
+            if engine is None:
+                birth.proof.set_exception(birth.engine.exception())
+                return
+            left_s = settings.warmup_timeout_seconds - (time.monotonic() - began)
+            _kept(birth.proof, lambda: prove(engine, settings, timeout_s=max(0.0, left_s)))
+
+        birth.observed(go_on)
+
+    threading.Thread(target=run, name="birth", daemon=True).start()
+    import_libraries()  # while it finds the weights; and before the server's, or it would wait for those
     return birth
+
+
+def _record_load(
+    settings: PodSettings, engine: Engine | None, error: BaseException | None, began_ns: int, ended_ns: int
+) -> None:
+    """The span of a load from *began_ns* to *ended_ns*, nanoseconds of the epoch."""
+    attributes: dict[str, str] = {Attribute.MODEL: settings.model}
+    if engine is not None:
+        attributes[Attribute.INSTANCE] = engine.id
+    span = telemetry.tracer().start_span(SpanName.LOAD, attributes=attributes, start_time=began_ns)
+    if error is not None:
+        span.record_exception(error)
+        span.set_status(StatusCode.ERROR)
+    span.end(ended_ns)
 
 
 def load(settings: PodSettings) -> Engine:

@@ -190,13 +190,14 @@ async def _become_warm(
     telemetry.counter(telemetry.LOADS).add(1, {Attribute.MODEL.value: settings.model})
     pod.engine, pod.load_s = engine, engine.load_s
     pod.enter(PodState.WARMING)
+    gc.collect()  # for once (`main`), while the first decodes run on their thread
     proof = await asyncio.wrap_future(begun.proof)
     speech = bundled_speech()
     token = tokens.newest() if tokens else None
     await rehearse(app, model=settings.model, language=settings.languages[0], speech=speech, token=token)
     pod.languages, pod.warm_s = tuple(proof.durations), proof.warm_s
-    gc.collect()
     gc.freeze()  # what is here now stays: collections need not walk it again and again
+    gc.enable()
     with telemetry.span(SpanName.REGISTER):
         await asyncio.sleep(pod.tells_in_s(time.monotonic()))
         await registration.announce(PodState.WARM)

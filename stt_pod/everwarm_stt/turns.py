@@ -1,9 +1,10 @@
 """Whose turn it is: a number of decodes at a time, utterances before recordings.
 
 First come, first served, among utterances. A recording takes a turn for one 30 s window after the other and passes it on
-in between; whoever speaks right now does not wait for all of it. It is put behind every utterance that comes within
-`RECORDING_PATIENCE_S`, so that it is slow on a busy pod and not stuck. And where there are several turns, recordings never
-hold the last of them.
+in between; whoever speaks right now does not wait for all of it, nor share the machine with it for long: a recording goes
+on when as many turns stay free as utterances are being decoded, so with two slots when nobody speaks. After
+`RECORDING_PATIENCE_S` it goes on anyway, so that it is slow on a busy pod and not stuck. And where there are several turns,
+recordings never hold the last of them.
 
 Lives on one event loop and needs no locks.
 """
@@ -16,7 +17,8 @@ from typing import Final
 
 from everwarm_core.errors import CapacityError, DeadlineExceeded
 
-RECORDING_PATIENCE_S: Final = 10.0  # a guess: a recording of ten minutes then takes at most some minutes more
+RECORDING_PATIENCE_S: Final = 5.0  # a guess: where somebody always speaks, a recording then takes a third of its own length
+_EARLY_S: Final = 0.01  # timers ring up to a millisecond before their time
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Turns:
         waiter = _Waiter(due, self._came, turn, loop.create_future())
         insort(self._waiting, waiter)
         self._hand_on()
+        alarm = loop.call_at(due + _EARLY_S, self._hand_on) if is_recording else None
         try:
             async with asyncio.timeout_at(deadline.at if deadline else None):
                 await waiter.answer
@@ -80,6 +83,9 @@ class Turns:
         except asyncio.CancelledError:
             self._forgo(waiter)
             raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
         return turn
 
     def give_back(self, turn: Turn) -> None:
@@ -96,8 +102,9 @@ class Turns:
                 waiter.answer.set_exception(error())
 
     def _hand_on(self) -> None:
+        now = asyncio.get_running_loop().time()
         while self.free:
-            due = next((waiter for waiter in self._waiting if self._is_open_to(waiter)), None)
+            due = next((waiter for waiter in self._waiting if self._is_open_to(waiter, now)), None)
             if due is None:
                 return
             self._waiting.remove(due)
@@ -105,10 +112,15 @@ class Turns:
             self._recordings += due.turn.is_recording
             due.answer.set_result(None)
 
-    def _is_open_to(self, waiter: _Waiter) -> bool:
+    def _is_open_to(self, waiter: _Waiter, now: float) -> bool:
+        """Whether *waiter* may have a turn, of those that are free."""
         if waiter.answer.done():  # cancelled, and not yet gone
             return False
-        return not waiter.turn.is_recording or self._recordings < max(1, self._count - 1)
+        if not waiter.turn.is_recording:
+            return True
+        utterances = self._count - self.free - self._recordings
+        leaves_room = self.free - 1 >= utterances or now >= waiter.due
+        return leaves_room and self._recordings < max(1, self._count - 1)
 
     def _forgo(self, waiter: _Waiter) -> None:
         """Leave the queue. A turn handed over in the very moment of leaving goes on to the next."""

@@ -33,7 +33,7 @@ from everwarm_core.errors import (
 )
 from everwarm_core.languages import AUTO
 from everwarm_core.logs import Tag
-from everwarm_core.telemetry import Attribute, SpanName
+from everwarm_core.telemetry import Attribute
 from everwarm_core.transcript import Transcript
 from everwarm_stt.audio import Pcm16k, duration_s
 from everwarm_stt.engine.decoding import Decoding, pieces_of
@@ -112,17 +112,15 @@ class Engine:
         bound.info("engine.created", tag=Tag.INIT, slots=slots, threads_per_slot=cpu_threads)
         bound.info("model.loading", tag=Tag.LOAD, origin=weights.origin, path=str(weights.path))
         started = time.monotonic()
-        attributes: dict[str, str] = {Attribute.MODEL: weights.model, Attribute.INSTANCE: engine_id}
         try:
-            with telemetry.span(SpanName.LOAD, attributes=attributes):
-                whisper_model = _new_whisper_model(
-                    str(weights.path),
-                    device=device,
-                    compute_type=compute_type,
-                    num_workers=slots,
-                    cpu_threads=cpu_threads,
-                    local_files_only=True,
-                )
+            whisper_model = _new_whisper_model(
+                str(weights.path),
+                device=device,
+                compute_type=compute_type,
+                num_workers=slots,
+                cpu_threads=cpu_threads,
+                local_files_only=True,
+            )
         # The libraries below raise bare Exception, RuntimeError and ValueError for files and devices they cannot use.
         except Exception as error:
             raise WeightsUnavailable(
