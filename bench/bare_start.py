@@ -21,7 +21,9 @@ def feature_extractor() -> Any:
     package = find_spec("faster_whisper")
     assert package is not None
     assert package.origin is not None
-    spec = spec_from_file_location("feature_extractor", Path(package.origin).with_name("feature_extractor.py"))
+    spec = spec_from_file_location(
+        "feature_extractor", Path(package.origin).with_name("feature_extractor.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

@@ -3,7 +3,7 @@
 Every way is a process of its own (`bench.way`), and all are asked for one utterance after the other, in turn: the ratio of
 two medians then says something on a machine that is slow today. Everwarm is measured twice, its engine in process and
 a whole platform through client, router and HTTP. One thread each, int8, the same weights; widths of the search as named.
-The allocator's settings are those that each has for its users, and once more the other way round.
+The settings of the allocator and of OpenBLAS are those that each has for its users, and once more the other way round.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from bench.corpus.load import Utterance, latency_set, load_corpus
 from bench.report import Figure, Promise, Report, quantile
 from bench.way import Answer, Setting, running_way
 from everwarm.event_loop import new_event_loop
+from everwarm_core.cpus import ONE_BLAS_THREAD
 from everwarm_core.pod_environment import MALLOC
 from tests.support.platform import running_platform
 
@@ -35,6 +36,8 @@ HTTP_S: Final = 0.0015
 REFERENCE: Final = "faster-whisper, cached"
 ENGINE: Final = "Everwarm, in process"
 HTTP: Final = "Everwarm, client and HTTP"
+
+POD_SETTINGS: Final = {**MALLOC, **ONE_BLAS_THREAD}
 
 Ask = Callable[[Path], Answer]
 
@@ -83,9 +86,9 @@ def _measured(setting: Setting, files: Sequence[Path], folder: Path) -> dict[str
     sys.stderr.write(f"bench: latency: {setting.model}, beam {setting.beam}\n")
     ways: list[tuple[str, str, Mapping[str, str]]] = [
         (REFERENCE, "cached", {}),
-        (f"{REFERENCE}, our malloc settings", "cached", MALLOC),
-        (ENGINE, "engine", MALLOC),
-        (f"{ENGINE}, glibc's malloc settings", "engine", {}),
+        (f"{REFERENCE}, our settings", "cached", POD_SETTINGS),
+        (ENGINE, "engine", POD_SETTINGS),
+        (f"{ENGINE}, nobody's settings", "engine", {}),
     ]
     if setting.beam > 1:  # at their users' defaults
         ways += [("a model per utterance", "per_utterance", {}), ("BatchedInferencePipeline", "batched", {})]

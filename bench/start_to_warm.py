@@ -21,6 +21,7 @@ import numpy as np
 
 from bench.report import Figure, Promise, Report, spread
 from bench.way import Setting
+from everwarm_core.cpus import ONE_BLAS_THREAD
 from everwarm_core.pod_environment import MALLOC
 from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
 from everwarm_stt.audio import SAMPLE_RATE, decode_audio
@@ -133,7 +134,7 @@ def _bare(weights: Path, decodes: Path) -> float:
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, str(script), str(weights), str(decodes)],
-        env={**os.environ, **MALLOC},
+        env={**os.environ, **MALLOC, **ONE_BLAS_THREAD},
         capture_output=True,
         text=True,
         check=True,

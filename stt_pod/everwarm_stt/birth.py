@@ -9,7 +9,7 @@ the interpreter's and the event loop's pools would be waited for at the end of t
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -56,35 +56,35 @@ def begin(settings: PodSettings, *, began: float) -> Birth:
     birth = Birth()
 
     def run() -> None:
-        loading_since = time.time_ns()
-        engine = _kept(birth.engine, lambda: load(settings))
-        loaded_at = time.time_ns()
+        began_ns = time.time_ns()
+        loaded = _settled(birth.engine, lambda: load(settings))
+        ended_ns = time.time_ns()
 
         def go_on() -> None:
-            _record_load(settings, engine, birth.engine.exception(), loading_since, loaded_at)
-            if engine is None:
-                birth.proof.set_exception(birth.engine.exception())
-                return
-            left_s = settings.warmup_timeout_seconds - (time.monotonic() - began)
-            _kept(birth.proof, lambda: prove(engine, settings, timeout_s=max(0.0, left_s)))
+            _record_load(settings, loaded, began_ns, ended_ns)
+            _settled(birth.proof, lambda: _proof(loaded))
 
         birth.observed(go_on)
+
+    def _proof(loaded: Engine | BaseException) -> WarmProof:
+        if isinstance(loaded, BaseException):
+            raise loaded
+        left_s = settings.warmup_timeout_seconds - (time.monotonic() - began)
+        return prove(loaded, settings, timeout_s=max(0.0, left_s))
 
     threading.Thread(target=run, name="birth", daemon=True).start()
     import_libraries()  # while it finds the weights; and before the server's, or it would wait for those
     return birth
 
 
-def _record_load(
-    settings: PodSettings, engine: Engine | None, error: BaseException | None, began_ns: int, ended_ns: int
-) -> None:
+def _record_load(settings: PodSettings, loaded: Engine | BaseException, began_ns: int, ended_ns: int) -> None:
     """The span of a load from *began_ns* to *ended_ns*, nanoseconds of the epoch."""
     attributes: dict[str, str] = {Attribute.MODEL: settings.model}
-    if engine is not None:
-        attributes[Attribute.INSTANCE] = engine.id
+    if isinstance(loaded, Engine):
+        attributes[Attribute.INSTANCE] = loaded.id
     span = telemetry.tracer().start_span(SpanName.LOAD, attributes=attributes, start_time=began_ns)
-    if error is not None:
-        span.record_exception(error)
+    if isinstance(loaded, BaseException):
+        span.record_exception(loaded)
         span.set_status(StatusCode.ERROR)
     span.end(ended_ns)
 
@@ -123,14 +123,14 @@ def ordinary_options(settings: PodSettings, language: str) -> DecodeOptions:
     )
 
 
-def _kept(future: "Future[T]", work: Callable[[], T]) -> T | None:
-    """The result of *work*, which *future* gets as well; None when it failed, and *future* has the reason."""
+def _settled(future: "Future[T]", work: Callable[[], T]) -> T | BaseException:
+    """The result of *work*, or what it raised; *future* gets it as well, if anybody still waits."""
     try:
         result = work()
     except BaseException as error:  # noqa: BLE001  # handed over whole to whoever waits
-        with suppress(Exception):  # nobody waits any more
+        with suppress(InvalidStateError):
             future.set_exception(error)
-        return None
-    with suppress(Exception):
+        return error
+    with suppress(InvalidStateError):
         future.set_result(result)
     return result

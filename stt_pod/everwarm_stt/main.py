@@ -18,6 +18,7 @@ import structlog
 from opentelemetry.trace import use_span
 
 from everwarm_core import telemetry
+from everwarm_core.cpus import ONE_BLAS_THREAD
 from everwarm_core.environment import PREFIX
 from everwarm_core.errors import EverwarmError
 from everwarm_core.logs import configure_logging
@@ -30,9 +31,8 @@ log = structlog.stdlib.get_logger(__name__)
 def main() -> None:
     """Run a pod until it is told to stop; never returns, the exit code says how it ended."""
     began = time.monotonic()
-    # The one product of matrices in an utterance's features is done in no time by one thread; OpenBLAS, told nothing, has
-    # the other cores look out for more of them all the while, and they are the decodes'.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for name, value in ONE_BLAS_THREAD.items():
+        os.environ.setdefault(name, value)
     gc.disable()  # until the pod is warm: all that is made now stays, and looking through it costs a tenth of the imports
     match sys.argv[1:]:
         case []:

@@ -17,7 +17,9 @@ from typing import Final
 
 from everwarm_core.errors import CapacityError, DeadlineExceeded
 
-RECORDING_PATIENCE_S: Final = 5.0  # a guess: where somebody always speaks, a recording then takes a third of its own length
+RECORDING_PATIENCE_S: Final = (
+    5.0  # a guess: where somebody always speaks, a recording then takes a third of its own length
+)
 _EARLY_S: Final = 0.01  # timers ring up to a millisecond before their time
 
 

@@ -1,4 +1,8 @@
-"""When a pod says that it is warm, or drains."""
+"""When a pod says that it is warm, or drains; and what its process keeps to."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -30,3 +34,15 @@ def test_it_says_so_shortly_before_the_next_question(period_s: float, since: flo
 )
 def test_it_says_so_at_once_where_nobody_asks(probe_seconds: float, asked_at: float | None) -> None:
     assert a_pod(probe_seconds=probe_seconds, asked_at=asked_at).tells_in_s(1000.0) == 0
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc, which is Linux's"
+)
+def test_its_process_has_no_threads_of_openblas() -> None:
+    script = (
+        "import os, sys; from everwarm_stt.main import main; sys.argv = ['everwarm-pod', '--version']; main();"
+        "import numpy; print(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "1"

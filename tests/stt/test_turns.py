@@ -61,6 +61,30 @@ async def test_recording_whose_patience_is_over_goes_before_an_utterance_that_co
         turns.give_back(recording.result())
 
 
+async def test_recording_waits_while_somebody_speaks_though_a_turn_is_free() -> None:
+    turns = Turns(2)
+    utterance = await turns.take(None)
+    async with asyncio.TaskGroup() as tasks:
+        recording = tasks.create_task(turns.take(None, is_recording=True))
+        await settled()
+        assert not recording.done()
+        turns.give_back(utterance)
+    assert recording.result().is_recording
+
+
+async def test_recording_goes_on_where_as_many_turns_stay_free_as_utterances_are_decoded() -> None:
+    turns = Turns(4)
+    await turns.take(None)
+    assert (await turns.take(None, is_recording=True)).is_recording
+
+
+async def test_recording_goes_on_beside_an_utterance_when_its_patience_is_over() -> None:
+    turns = Turns(2, patience_s=0.05)
+    await turns.take(None)
+    async with asyncio.timeout(5):
+        assert (await turns.take(None, is_recording=True)).is_recording
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 async def test_recordings_leave_a_turn_to_utterances_where_there_are_several(count: int) -> None:
     turns = Turns(count)
