@@ -25,6 +25,12 @@ SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "as pods run": MALLOC,
     "glibc's defaults": {},
     "one arena": {"MALLOC_ARENA_MAX": "1"},
+    "all kept": {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+        "MALLOC_TOP_PAD_": str(16 << 20),
+    },
     "all given back at once": {
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": ONE_MIB,

@@ -21,14 +21,9 @@ CPUS: Final = "EVERWARM_CPUS"
 TOKEN_FILE: Final = "EVERWARM_TOKEN_FILE"
 PROBE_SECONDS: Final = "EVERWARM_PROBE_SECONDS"
 
-MALLOC: Final = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "MALLOC_TOP_PAD_": str(16 << 20),
-}
-"""glibc's allocator keeps what a decode needs for the next one (docs/adr/0007): by default it maps and unmaps 72 MB for
-every layer of the encoder, a fifth of the CPU time of base. 256 MiB: what two decodes of base free between them."""
+MALLOC: Final = {"MALLOC_ARENA_MAX": "1", "MKL_DISABLE_FAST_MM": "1"}
+"""One arena of glibc's allocator for all threads of a pod, and no buffers of MKL's own beside it (docs/adr/0007): what one
+decode frees the next one uses, whichever slot it runs on."""
 
 
 def pod_environment(resource: WhisperModel, *, weights_path: str | None = None) -> dict[str, str]:

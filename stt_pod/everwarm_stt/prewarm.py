@@ -7,11 +7,9 @@ window, every slot at once), and then each language is decoded until one decode 
 it. Only that makes the pod warm for the key. Called once by the pod's start, on a worker thread, after the load; the caller registers and turns ready.
 """
 
-import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -27,6 +25,7 @@ from everwarm_core.languages import AUTO
 from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_stt.audio import SAMPLE_RATE, Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine
+from everwarm_stt.engine.memory import give_back_free_memory
 from everwarm_stt.engine.windows import FRAMES_PER_S, MARGIN, WINDOWS
 
 SETTLED_FACTOR: Final = 1.3  # two decodes of the same speech on a shared machine differ by up to this
@@ -99,12 +98,6 @@ def prove_warm(
         with tracer.start_as_current_span(SpanName.WARM, attributes=attributes):
             durations[language] = run.settle(language, audio)
     return WarmProof(load_s=engine.load_s, warm_s=time.monotonic() - started, durations=durations)
-
-
-def give_back_free_memory() -> None:
-    """Have malloc return what it holds free; pods keep it otherwise (docs/adr/0007). Nothing happens beside glibc."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
@@ -36,8 +36,9 @@ from everwarm_core.logs import Tag
 from everwarm_core.telemetry import Attribute
 from everwarm_core.transcript import Transcript
 from everwarm_stt.audio import Pcm16k, duration_s
-from everwarm_stt.engine.decoding import Decoding, pieces_of
+from everwarm_stt.engine.decoding import Decoding, Piece, pieces_of
 from everwarm_stt.engine.guards import Doubt
+from everwarm_stt.engine.memory import give_back_free_memory
 from everwarm_stt.engine.options import WINDOW_S, DecodeOptions
 from everwarm_stt.engine.silence import bound_silence_detector, holds_speech
 from everwarm_stt.engine.utterance import Heard, UtteranceDecoder
@@ -180,7 +181,7 @@ class Engine:
             language_probability=float(info.language_probability),
             duration_s=length_s,
             options=options,
-            pieces=pieces_of(segments, cancelled),
+            pieces=_tidied(pieces_of(segments, cancelled)),
         )
 
     def _heard(self, view: "faster_whisper.WhisperModel", audio: Pcm16k, options: DecodeOptions) -> Heard:
@@ -216,6 +217,14 @@ class Engine:
             return None
         encoded = self._whisper.hf_tokenizer.encode(" " + prompt.strip(), add_special_tokens=False)
         return [token for token in encoded.ids if token < self._first_control_token]
+
+
+def _tidied(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """*pieces* of full windows; what only those need is given back after them."""
+    try:
+        yield from pieces
+    finally:
+        give_back_free_memory()
 
 
 def _new_whisper_model(path: str, **arguments: Any) -> "faster_whisper.WhisperModel":
