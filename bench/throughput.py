@@ -96,13 +96,13 @@ async def _measure(clips: Sequence[Utterance]) -> dict[tuple[str, int], Burst]:
         for system, running_system in systems.items():
             sys.stderr.write(f"bench: throughput: round {number + 1}, {system}\n")
             async with running_system() as ask:
-                await _drive(ask, clips[:4], 2, Burst())
+                await drive(ask, clips[:4], 2, Burst())
                 for callers in CALLERS:
-                    await _drive(ask, clips, callers, bursts[system, callers])
+                    await drive(ask, clips, callers, bursts[system, callers])
     return bursts
 
 
-async def _drive(ask: Ask, clips: Sequence[Utterance], callers: int, burst: Burst) -> None:
+async def drive(ask: Ask, clips: Sequence[Utterance], callers: int, burst: Burst) -> None:
     """Ask for each of *clips* once, *callers* at a time."""
     left = iter(clips)
 

@@ -31,10 +31,11 @@ MAX_RETRY_AFTER_S: Final = 60.0  # beyond that another pod, not this one, is the
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Decodes at a time, and requests that may wait beyond them."""
+    """Decodes at a time, requests that may wait beyond them, and utterances that one decode may be a batch of."""
 
     slots: int
     queue: int
+    batch: int = 1
 
 
 def retry_after_s(capacity: Capacity, *, held: int, service_s: float) -> float:
@@ -58,7 +59,10 @@ def refusal(capacity: Capacity, *, held: int, draining: bool, service_s: float) 
 
 
 class Slot:
-    """One of the pod's decodes. `run` may be called once; the end of its thread frees the slot."""
+    """One of the pod's decodes, or a share in one. `run` may be called once; the end of its thread frees the slot.
+
+    company: requests that got it together, this one included.
+    """
 
     def __init__(
         self, threads: ThreadPoolExecutor, turns: Turns, turn: Turn, ended: Callable[["Slot", bool], None]
@@ -66,6 +70,7 @@ class Slot:
         self._threads = threads
         self._turns = turns
         self._turn: Turn | None = turn
+        self.company = turn.company
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._is_cancelled = False
@@ -165,13 +170,13 @@ class Admission:
         self.capacity = capacity
         self._clock = clock
         self._held = 0
-        self._turns = Turns(capacity.slots)
+        self._turns = Turns(capacity.slots, company=capacity.batch)
         self._running: set[Slot] = set()
         self._service_s: float | None = None
         self._is_draining = False
         self._is_hastened = False
         self._became_idle = asyncio.Event()
-        # A recording that waits for its next window keeps its thread.
+        # A recording that waits for its next window keeps its thread; so does each utterance of a batch.
         self._threads = ThreadPoolExecutor(capacity.slots + capacity.queue, thread_name_prefix="decode")
 
     @property
@@ -228,7 +233,7 @@ class Admission:
         def ended(slot: Slot, ran: bool) -> None:  # noqa: FBT001  # a callback's plain argument
             self._running.discard(slot)
             if ran and not slot.is_recording:  # those wait in between
-                self._observe(self._clock() - taken_at)
+                self._observe((self._clock() - taken_at) / slot.company)
             place.slot_ended()
 
         slot = Slot(self._threads, self._turns, turn, ended)

@@ -3,7 +3,7 @@
 A loaded model is not a fast one: the first decodes allocate work buffers in every worker, import the container and
 silence detectors, and fill caches. So everything a first request can meet is run once, untimed (the container, the
 full window with the sampling of a fallback, word times, detection, translation, the silence detector, every shorter
-window, every slot at once), and then each language is decoded until one decode takes about as long as the one before
+window, batches, every slot at once), and then each language is decoded until one decode takes about as long as the one before
 it. Only that makes the pod warm for the key. Called once by the pod's start, on a worker thread, after the load; the caller registers and turns ready.
 """
 
@@ -26,6 +26,7 @@ from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_stt.audio import SAMPLE_RATE, Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine
 from everwarm_stt.engine.memory import give_back_free_memory
+from everwarm_stt.engine.searches import batch_size
 from everwarm_stt.engine.windows import FRAMES_PER_S, MARGIN, WINDOWS
 
 SETTLED_FACTOR: Final = 1.3  # two decodes of the same speech on a shared machine differ by up to this
@@ -128,14 +129,24 @@ class _WarmUp:
             room = (window - MARGIN) * SAMPLE_RATE // FRAMES_PER_S
             self.decode(np.pad(words, (0, max(0, room - len(words)))), options)
 
+    def touch_batches(self, audio: Pcm16k) -> None:
+        """Decode as many utterances as share one slot where several wait, on all slots at once."""
+        if self.options.window == "full":
+            return
+        size, words = batch_size(self.engine.device), audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
+        self.decode_at_once(size * self.engine.slots, words, self.timed_options("en"), company=size)
+
     def fill_slots(self, language: str, audio: Pcm16k) -> None:
         """Decode on all slots at once: each has a worker with buffers of its own."""
         if self.engine.slots == 1:
             return
-        options = self.timed_options(language)
-        with ThreadPoolExecutor(self.engine.slots, "warm") as pool:
+        self.decode_at_once(self.engine.slots, audio, self.timed_options(language))
+
+    def decode_at_once(self, times: int, audio: Pcm16k, options: DecodeOptions, company: int = 1) -> None:
+        """*times* decodes, each from a thread of its own."""
+        with ThreadPoolExecutor(times, "warm") as pool:
             jobs = [
-                pool.submit(copy_context().run, self.decode, audio, options) for _ in range(self.engine.slots)
+                pool.submit(copy_context().run, self.decode, audio, options, company) for _ in range(times)
             ]
             for job in jobs:
                 job.result()
@@ -169,10 +180,12 @@ class _WarmUp:
         """An ordinary request's options, less the fallback: its number of tries is random."""
         return replace(self.options, language=language, temperature=None, fallback=False)
 
-    def decode(self, audio: Pcm16k, options: DecodeOptions) -> None:
+    def decode(self, audio: Pcm16k, options: DecodeOptions, company: int = 1) -> None:
         """One decode; a model that hears nothing in plain English speech has broken weights."""
         step = f"decode in {options.language!r}"
-        transcript = self.guarded(step, lambda: self.engine.decode(audio, options, cancelled=self.is_late))
+        transcript = self.guarded(
+            step, lambda: self.engine.decode(audio, options, cancelled=self.is_late, company=company)
+        )
         if options.language == "en" and not transcript.text:
             raise WarmupFailed(
                 self.engine.model, f"{step}: heard nothing in clear speech; are the weights whole?"

@@ -1,6 +1,7 @@
 """Whose turn it is: a number of decodes at a time, utterances before recordings.
 
-First come, first served, among utterances. A recording takes a turn for one 30 s window after the other and passes it on
+First come, first served, among utterances; where several wait, the first ones share a turn, as a batch of them takes little
+longer than one (`engine.searches`). A recording takes a turn for one 30 s window after the other and passes it on
 in between; whoever speaks right now does not wait for all of it, nor share the machine with it for long: a recording goes
 on when as many turns stay free as utterances are being decoded, so with two slots when nobody speaks. After
 `RECORDING_PATIENCE_S` it goes on anyway, so that it is slow on a busy pod and not stuck. And where there are several turns,
@@ -31,11 +32,13 @@ class Deadline:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Turn:
-    """The right to decode now."""
+    """The right to decode now. company: those who got it together; holders: those who have not given it back."""
 
     is_recording: bool = False
+    company: int = 0
+    holders: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,15 +47,16 @@ class _Waiter:
 
     due: float
     number: int
-    turn: Turn = field(compare=False)
-    answer: "asyncio.Future[None]" = field(compare=False)
+    is_recording: bool = field(compare=False)
+    answer: "asyncio.Future[Turn]" = field(compare=False)
 
 
 class Turns:
-    """*count* turns, lent one by one."""
+    """*count* turns, each lent to one recording or to up to *company* utterances."""
 
-    def __init__(self, count: int, *, patience_s: float = RECORDING_PATIENCE_S) -> None:
+    def __init__(self, count: int, *, company: int = 1, patience_s: float = RECORDING_PATIENCE_S) -> None:
         self.free = count
+        self._company = company
         self._patience_s = patience_s
         self._count = count
         self._recordings = 0
@@ -66,18 +70,18 @@ class Turns:
 
     async def take(self, deadline: Deadline | None, *, is_recording: bool = False) -> Turn:
         """Wait for a turn; raises DeadlineExceeded, or what `refuse` was told."""
-        loop, turn = asyncio.get_running_loop(), Turn(is_recording)
+        loop = asyncio.get_running_loop()
         if deadline and loop.time() >= deadline.at:
             raise DeadlineExceeded(deadline_s=deadline.seconds, waiting_for="a slot")
         self._came += 1
         due = loop.time() + (self._patience_s if is_recording else 0.0)
-        waiter = _Waiter(due, self._came, turn, loop.create_future())
+        waiter = _Waiter(due, self._came, is_recording, loop.create_future())
         insort(self._waiting, waiter)
         self._hand_on()
         alarm = loop.call_at(due + _EARLY_S, self._hand_on) if is_recording else None
         try:
             async with asyncio.timeout_at(deadline.at if deadline else None):
-                await waiter.answer
+                return await waiter.answer
         except TimeoutError as error:
             self._forgo(waiter)
             assert deadline is not None
@@ -88,10 +92,12 @@ class Turns:
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return turn
 
     def give_back(self, turn: Turn) -> None:
-        """Hand *turn* on to whoever is due."""
+        """One holder of *turn* is done with it; the last one hands it on to whoever is due."""
+        turn.holders -= 1
+        if turn.holders:
+            return
         self.free += 1
         self._recordings -= turn.is_recording
         self._hand_on()
@@ -109,16 +115,25 @@ class Turns:
             due = next((waiter for waiter in self._waiting if self._is_open_to(waiter, now)), None)
             if due is None:
                 return
-            self._waiting.remove(due)
             self.free -= 1
-            self._recordings += due.turn.is_recording
-            due.answer.set_result(None)
+            self._recordings += due.is_recording
+            self._lend([due] if due.is_recording else self._utterances()[: self._company])
+
+    def _utterances(self) -> list[_Waiter]:
+        """Those who wait and are no recordings, the first first."""
+        return [waiter for waiter in self._waiting if not (waiter.is_recording or waiter.answer.done())]
+
+    def _lend(self, waiters: list[_Waiter]) -> None:
+        turn = Turn(waiters[0].is_recording, company=len(waiters), holders=len(waiters))
+        for waiter in waiters:
+            self._waiting.remove(waiter)
+            waiter.answer.set_result(turn)
 
     def _is_open_to(self, waiter: _Waiter, now: float) -> bool:
         """Whether *waiter* may have a turn, of those that are free."""
         if waiter.answer.done():  # cancelled, and not yet gone
             return False
-        if not waiter.turn.is_recording:
+        if not waiter.is_recording:
             return True
         utterances = self._count - self.free - self._recordings
         leaves_room = self.free - 1 >= utterances or now >= waiter.due
@@ -129,4 +144,4 @@ class Turns:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
         elif waiter.answer.done() and not waiter.answer.cancelled() and waiter.answer.exception() is None:
-            self.give_back(waiter.turn)
+            self.give_back(waiter.answer.result())

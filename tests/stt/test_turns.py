@@ -108,16 +108,50 @@ async def test_the_next_recording_gets_the_turn_that_another_gives_back() -> Non
     assert second.result().is_recording
 
 
+async def test_utterances_that_wait_share_a_turn_as_far_as_it_goes() -> None:
+    turns = Turns(1, company=3)
+    first = await turns.take(None)
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(turns.take(None)) for _ in range(4)]
+        await settled()
+        turns.give_back(first)
+        await settled()
+        assert [task.done() for task in waiting] == [True, True, True, False]
+        shared = waiting[0].result()
+        assert all(task.result() is shared for task in waiting[:3])
+        assert (first.company, shared.company) == (1, 3)
+        for _ in range(3):
+            assert not waiting[3].done()
+            turns.give_back(shared)
+            await settled()
+        assert waiting[3].result().company == 1
+
+
+async def test_recording_shares_its_turn_with_nobody() -> None:
+    turns = Turns(1, company=3, patience_s=0.0)
+    first = await turns.take(None)
+    async with asyncio.TaskGroup() as tasks:
+        recordings = [tasks.create_task(turns.take(None, is_recording=True)) for _ in range(2)]
+        await settled()
+        turns.give_back(first)
+        await settled()
+        assert [task.done() for task in recordings] == [True, False]
+        turns.give_back(recordings[0].result())
+
+
 @given(
     count=st.integers(1, 3),
+    company=st.integers(1, 3),
     steps=st.lists(
         st.tuples(st.sampled_from(["utterance", "recording", "leave", "end"]), st.integers(0, 20)),
         max_size=40,
     ),
 )
-def test_no_order_of_events_loses_a_turn_or_lends_one_twice(count: int, steps: list[tuple[str, int]]) -> None:
+def test_no_order_of_events_loses_a_turn_or_lends_one_twice(
+    count: int, company: int, steps: list[tuple[str, int]]
+) -> None:
     async def play() -> None:
-        turns = Turns(count)
+        turns = Turns(count, company=company)
         takers: list[asyncio.Task[Turn]] = []
         lent: list[Turn] = []
 
@@ -138,7 +172,8 @@ def test_no_order_of_events_loses_a_turn_or_lends_one_twice(count: int, steps: l
                 if number % 2:
                     await settled()
                     collect()
-                    assert len(lent) + turns.free == count
+                    assert len(set(lent)) + turns.free == count
+                    assert all(lent.count(turn) == turn.holders <= company for turn in lent)
                     assert sum(turn.is_recording for turn in lent) <= max(1, count - 1)
             for taker in takers:
                 taker.cancel()

@@ -88,6 +88,7 @@ class Engine:
     ) -> None:
         self.id, self.model, self.slots, self.load_s = engine_id, model, slots, load_s
         self._whisper = whisper_model
+        self.device: str = whisper_model.model.device
         self.is_multilingual: bool = whisper_model.model.is_multilingual
         # faster-whisper lists every language of the newest weights; one without a token of its own in these (Cantonese
         # before large-v3) would be decoded into noise, with every fallback tried.
@@ -98,7 +99,7 @@ class Engine:
         )
         # A prompt may not contain Whisper's control tokens; in its vocabularies all of them follow the text tokens.
         self._first_control_token: int = whisper_model.hf_tokenizer.token_to_id("<|endoftext|>")
-        self._utterances = UtteranceDecoder(whisper_model)
+        self._utterances = UtteranceDecoder(whisper_model, workers=slots)
         self._doubts = telemetry.counter(telemetry.DOUBTS)
 
     @classmethod
@@ -133,17 +134,28 @@ class Engine:
         return cls(whisper_model, engine_id=engine_id, model=weights.model, slots=slots, load_s=load_s)
 
     def decode(
-        self, audio: Pcm16k, options: DecodeOptions, *, cancelled: Callable[[], bool] = never
+        self,
+        audio: Pcm16k,
+        options: DecodeOptions,
+        *,
+        cancelled: Callable[[], bool] = never,
+        company: int = 1,
     ) -> Transcript:
         """Transcribe *audio* whole; blocks, so call it from a worker thread.
 
-        cancelled is asked before each 30 s window and between segments. Raises UnsupportedLanguage,
-        InvalidParameter (translate on English-only weights), InvalidAudio (non-finite samples), DecodeCancelled.
+        cancelled is asked before each 30 s window and between segments; company: calls that share one slot, this one
+        included, and come together. Raises UnsupportedLanguage, InvalidParameter (translate on English-only weights),
+        InvalidAudio (non-finite samples), DecodeCancelled.
         """
-        return self.decode_segments(audio, options, cancelled=cancelled).transcript()
+        return self.decode_segments(audio, options, cancelled=cancelled, company=company).transcript()
 
     def decode_segments(
-        self, audio: Pcm16k, options: DecodeOptions, *, cancelled: Callable[[], bool] = never
+        self,
+        audio: Pcm16k,
+        options: DecodeOptions,
+        *,
+        cancelled: Callable[[], bool] = never,
+        company: int = 1,
     ) -> Decoding:
         """Begin to transcribe *audio*: blocks for features, silence, language detection and short windows; what is left
         to do happens while `pieces` is iterated. Same errors as `decode`.
@@ -155,7 +167,7 @@ class Engine:
         view = copy.copy(self._whisper)
         view.cancelled = cancelled
         if options.may_shrink(length_s):
-            heard = self._heard(view, audio, options)
+            heard = self._heard(view, audio, options, company)
             if heard.doubt is None:
                 return Decoding(
                     language=heard.language,
@@ -184,11 +196,15 @@ class Engine:
             pieces=_tidied(pieces_of(segments, cancelled)),
         )
 
-    def _heard(self, view: "faster_whisper.WhisperModel", audio: Pcm16k, options: DecodeOptions) -> Heard:
+    def _heard(
+        self, view: "faster_whisper.WhisperModel", audio: Pcm16k, options: DecodeOptions, company: int
+    ) -> Heard:
         """*audio* by short windows. Where these are in doubt, and the detector of speech may be asked, it decides whether
         nothing was said, and whether something was where this was all the doubt.
         """
-        heard = self._utterances.decode(view, audio, options, self._prompt_tokens(options.prompt) or ())
+        heard = self._utterances.decode(
+            view, audio, options, self._prompt_tokens(options.prompt) or (), company=company
+        )
         span = trace.get_current_span()
         if heard.doubt is not None:
             span.set_attribute(Attribute.DOUBT, heard.doubt)

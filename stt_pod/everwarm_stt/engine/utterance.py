@@ -2,7 +2,8 @@
 
 The steps are faster-whisper's own (features, encode, search, split at timestamps, align words, go on behind the last
 timestamp), with its functions wherever it has one, so results have the same shape and figures. What differs is the
-size of the window (`windows`), one search without sampling, and that the search is bounded. And behind the speech stands
+size of the window (`windows`), one search without sampling, that the search is bounded, and that several utterances may
+share it (`searches`). And behind the speech stands
 what silence sounds like, as in openai/whisper and so in Whisper's training; faster-whisper puts zeros there, a sound of
 middling loudness, which on a short window costs words. When `guards` doubt what
 came out, nothing is repaired here: the caller decodes the utterance by faster-whisper itself, at the full window.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from everwarm_core.errors import DecodeCancelled
 from everwarm_core.languages import AUTO
 from everwarm_stt.audio import Pcm16k
 from everwarm_stt.engine.guards import (
@@ -27,6 +29,7 @@ from everwarm_stt.engine.guards import (
     token_limit,
 )
 from everwarm_stt.engine.options import DecodeOptions
+from everwarm_stt.engine.searches import Ask, Searches, batch_size, search_encoded
 from everwarm_stt.engine.windows import FRAMES_PER_S, window_for
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
 
 # Arguments of faster-whisper's `transcribe` at their defaults, which reach CTranslate2 otherwise.
-MAX_INITIAL_TIMESTAMP: Final = 50  # 1 s, in steps of 20 ms
 DYNAMIC_RANGE: Final = 2.0
 """Of log-mel features: openai/whisper cuts off 8 decades below the loudest, and divides by 4. What is silent stands there."""
 PREPENDED: Final = "\"'“¿([{-"
@@ -58,12 +60,13 @@ class Heard:
 
 
 class UtteranceDecoder:
-    """Decodes utterances on the loaded *model*; blocks, from as many threads as the model has workers."""
+    """Decodes utterances on the loaded *model*, which has *workers*; blocks, on the caller's thread."""
 
-    def __init__(self, model: "faster_whisper.WhisperModel") -> None:
+    def __init__(self, model: "faster_whisper.WhisperModel", *, workers: int) -> None:
         self._is_multilingual: bool = model.model.is_multilingual
         self._hf_tokenizer = model.hf_tokenizer
         self._tokenizer = cache(self._new_tokenizer)
+        self._searches = Searches(model, workers=workers, size=batch_size(model.model.device))
 
     def decode(
         self,
@@ -71,11 +74,13 @@ class UtteranceDecoder:
         audio: Pcm16k,
         options: DecodeOptions,
         prompt: Sequence[int],
+        *,
+        company: int = 1,
     ) -> Heard:
         """What is said in *audio*, up to 30 s of it.
 
         view: the model as this request sees it, which stops its encoder when the request is cancelled; prompt: tokens
-        that the transcript follows on from.
+        that the transcript follows on from; company: requests that share this one's turn, itself included.
         """
         features = view.feature_extractor(audio)
         frames = features.shape[-1] - 1  # its last one is padding
@@ -89,13 +94,28 @@ class UtteranceDecoder:
             size = frames - seek
             window = window_for(size)
             largest = max(largest, window)
-            encoded = view.encode(_padded(features[:, seek : seek + size], window, silence))
+            padded = _padded(features[:, seek : seek + size], window, silence)
+            encoded = None
+            if (
+                language == AUTO or options.word_timestamps or context
+            ):  # alone: who looks at what was encoded, or back
+                encoded = view.encode(padded)
             if language == AUTO:
                 language, probability = _detected(view, encoded)
                 if probability < LANGUAGE_PROBABILITY:
                     return Heard(language, probability, (), largest, Doubt.LANGUAGE)
             tokenizer, suppressed = self._tokenizer(language, options.task)
-            found = _search(view, encoded, tokenizer, suppressed, context, size / FRAMES_PER_S, options)
+            before = view.get_prompt(tokenizer, context)
+            audio_s = size / FRAMES_PER_S
+            limit = min(view.max_length, len(before) + token_limit(audio_s))
+            ask = Ask(padded, before, limit, options.beam_size, suppressed, company)
+            if encoded is None:
+                if view.cancelled():
+                    raise DecodeCancelled
+                result = self._searches.run(ask)
+            else:
+                (result,) = search_encoded(view, encoded, [ask])
+            found = _found(result, ask, tokenizer, audio_s)
             doubted = doubt(found.attempt) if options.fallback else None
             if doubted is Doubt.SILENCE:
                 silent = doubted
@@ -155,27 +175,8 @@ class _Found:
     attempt: Attempt
 
 
-def _search(
-    view: "faster_whisper.WhisperModel",
-    encoded: Any,
-    tokenizer: "Tokenizer",
-    suppressed: tuple[int, ...],
-    context: Sequence[int],
-    audio_s: float,
-    options: DecodeOptions,
-) -> _Found:
-    prompt = view.get_prompt(tokenizer, context)
-    limit = min(view.max_length, len(prompt) + token_limit(audio_s))
-    (result,) = view.model.generate(
-        encoded,
-        [prompt],
-        beam_size=options.beam_size,
-        max_length=limit,
-        return_scores=True,
-        return_no_speech_prob=True,
-        suppress_tokens=suppressed,
-        max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP,
-    )
+def _found(result: Any, ask: Ask, tokenizer: "Tokenizer", audio_s: float) -> _Found:
+    """CTranslate2's *result* of *ask*, as the guards want it."""
     tokens = result.sequences_ids[0]
     spoken = tuple(token for token in tokens if token < tokenizer.eot)
     attempt = Attempt(
@@ -186,7 +187,7 @@ def _search(
         * len(tokens)
         / (len(tokens) + 1),  # as faster-whisper: the end counts too
         no_speech_prob=result.no_speech_prob,
-        is_finished=len(prompt) + len(tokens) < limit,
+        is_finished=len(ask.prompt) + len(tokens) < ask.limit,
     )
     return _Found(tokens, attempt)
 

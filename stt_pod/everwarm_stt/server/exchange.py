@@ -158,7 +158,9 @@ class Job:
         async with while_client_listens(self.receive), self._slot(place) as slot:
             with self._measured() as measured:
                 transcript = await slot.run(
-                    lambda: self.engine.decode(self._audio(slot), self.options, cancelled=slot.cancelled)
+                    lambda: self.engine.decode(
+                        self._audio(slot), self.options, cancelled=slot.cancelled, company=slot.company
+                    )
                 )
                 measured.done(transcript)
         return transcript
@@ -212,7 +214,9 @@ class Job:
     def _decode_into(self, tell: Callable[["Decoded"], None], slot: Slot) -> None:
         """On the slot's thread: every segment, then the whole or what went wrong."""
         try:
-            decoding = self.engine.decode_segments(self._audio(slot), self.options, cancelled=slot.cancelled)
+            decoding = self.engine.decode_segments(
+                self._audio(slot), self.options, cancelled=slot.cancelled, company=slot.company
+            )
             pieces = []
             for piece in decoding.pieces:
                 pieces.append(piece)
