@@ -95,27 +95,18 @@ class UtteranceDecoder:
             window = window_for(size)
             largest = max(largest, window)
             padded = _padded(features[:, seek : seek + size], window, silence)
-            encoded = None
-            if (
-                language == AUTO or options.word_timestamps or context
-            ):  # alone: who looks at what was encoded, or back
-                encoded = view.encode(padded)
+            # Alone goes who looks at what was encoded, or back.
+            goes_alone = language == AUTO or options.word_timestamps or bool(context)
+            encoded = view.encode(padded) if goes_alone else None
             if language == AUTO:
                 language, probability = _detected(view, encoded)
                 if probability < LANGUAGE_PROBABILITY:
                     return Heard(language, probability, (), largest, Doubt.LANGUAGE)
             tokenizer, suppressed = self._tokenizer(language, options.task)
-            before = view.get_prompt(tokenizer, context)
-            audio_s = size / FRAMES_PER_S
+            before, audio_s = view.get_prompt(tokenizer, context), size / FRAMES_PER_S
             limit = min(view.max_length, len(before) + token_limit(audio_s))
             ask = Ask(padded, before, limit, options.beam_size, suppressed, company)
-            if encoded is None:
-                if view.cancelled():
-                    raise DecodeCancelled
-                result = self._searches.run(ask)
-            else:
-                (result,) = search_encoded(view, encoded, [ask])
-            found = _found(result, ask, tokenizer, audio_s)
+            found = _found(self._result(view, ask, encoded), ask, tokenizer, audio_s)
             doubted = doubt(found.attempt) if options.fallback else None
             if doubted is Doubt.SILENCE:
                 silent = doubted
@@ -135,18 +126,9 @@ class UtteranceDecoder:
                     min(part[edge], frames / FRAMES_PER_S) for edge in ("start", "end")
                 )
             if options.word_timestamps:
-                view.add_word_timestamps(
-                    [parts],
-                    tokenizer,
-                    encoded,
-                    size,
-                    PREPENDED,
-                    APPENDED,
-                    last_speech_timestamp=last_speech_s,
-                )
-                word_ends = [word["end"] for part in parts for word in part["words"]]
-                if word_ends:
-                    last_speech_s = word_ends[-1]
+                ends_s = _time_words(view, parts, tokenizer, encoded, size, last_speech_s)
+                if ends_s is not None:
+                    last_speech_s = ends_s
                     if not ends_at_timestamp and last_speech_s > began / FRAMES_PER_S:
                         seek = round(last_speech_s * FRAMES_PER_S)
             for part in parts:
@@ -155,6 +137,15 @@ class UtteranceDecoder:
                     context += part["tokens"]
                     segments.append(_segment(len(segments) + 1, began, part, text, found, options))
         return Heard(language, probability, tuple(segments), largest, silent)
+
+    def _result(self, view: "faster_whisper.WhisperModel", ask: Ask, encoded: Any | None) -> Any:
+        """CTranslate2's result of *ask*: of what was *encoded*, or else with others that wait as well."""
+        if encoded is not None:
+            (result,) = search_encoded(view, encoded, [ask])
+            return result
+        if view.cancelled():
+            raise DecodeCancelled
+        return self._searches.run(ask)
 
     def _new_tokenizer(self, language: str, task: str) -> "tuple[Tokenizer, tuple[int, ...]]":
         """A tokenizer for *language* and *task*, and the tokens that a search must not give; kept, as both take
@@ -190,6 +181,22 @@ def _found(result: Any, ask: Ask, tokenizer: "Tokenizer", audio_s: float) -> _Fo
         is_finished=len(ask.prompt) + len(tokens) < ask.limit,
     )
     return _Found(tokens, attempt)
+
+
+def _time_words(
+    view: "faster_whisper.WhisperModel",
+    parts: list[dict[str, Any]],
+    tokenizer: "Tokenizer",
+    encoded: Any,
+    size: int,
+    last_speech_s: float,
+) -> float | None:
+    """Put times to the words of *parts*, which follow what ended at *last_speech_s*; returns where the last of them ends."""
+    view.add_word_timestamps(
+        [parts], tokenizer, encoded, size, PREPENDED, APPENDED, last_speech_timestamp=last_speech_s
+    )
+    ends = [word["end"] for part in parts for word in part["words"]]
+    return float(ends[-1]) if ends else None
 
 
 def _segment(
