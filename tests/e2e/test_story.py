@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,26 @@ def test_applied_models_turn_ready_and_a_broken_one_says_why(stage: Stage) -> No
     for name in (TINY, BASE):
         stage.figures.note(f"{name}, process start to warm", _status(stage, name)["warmSeconds"])
     stage.kubectl("delete", "wm", BROKEN)
+
+
+def test_pods_that_cannot_start_say_why_within_a_minute(stage: Stage) -> None:
+    """What only a node finds out: the API server has taken these pods."""
+    private = whisper_model("no-secret", "tiny.en", "tiny.en", replicas=1)
+    private["spec"]["source"] = {"hub": {"tokenSecret": {"name": "nowhere", "key": "token"}}}
+    found = {"no-image": "ImageNotPulled", "no-secret": "ContainerNotCreated"}
+    stage.kubectl.apply(
+        whisper_model("no-image", "tiny.en", "tiny.en", replicas=1, image="localhost/everwarm/nowhere:0"),
+        private,
+    )
+    for name, reason in found.items():
+        wait_for(reason, partial(_is_told, stage, name, reason), within_s=60)
+        assert "nowhere" in _condition(stage, name, "Stalled")["message"]
+        assert [event for event in stage.kubectl.items("events") if event["reason"] == reason]
+    stage.kubectl("delete", "wm", *found)
+
+
+def _is_told(stage: Stage, name: str, reason: str) -> bool:
+    return _condition(stage, name, "Stalled").get("reason") == reason
 
 
 def test_helm_test_transcribes_through_the_gateway(stage: Stage) -> None:
