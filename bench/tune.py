@@ -1,9 +1,8 @@
 """Which slots suit this machine: its cores shared out in every even way, and what a batch of utterances saves.
 
 A slot is one decode at a time on its share of the cores, so one slot answers a lone caller soonest, and as many as there
-are cores answer most callers. A pod of each is asked through the whole platform, by one caller and by sixteen. Batches
-need no choice (`everwarm_stt.engine.searches` makes them where requests wait); how much they save is measured in process,
-on one thread.
+are cores answer most callers. A pod of each is asked through the whole platform, by one caller and by sixteen. What
+`batch` utterances at once save (docs/adr/0012) is measured in process, on one thread.
 """
 
 import asyncio
@@ -33,6 +32,7 @@ UTTERANCES: Final = 48
 LONE, MANY = 1, 16
 BATCHES: Final = (1, 2, 4, 8)
 ROUNDS: Final = 5
+WORTH_A_BATCH: Final = 0.15  # a guess at what makes up for the wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,10 @@ def run() -> Report:
         shared = [runner.run(_measure(slots, cpus, clips)) for slots in even_shares(cpus)]
     per_utterance_s = _batches(clips)
     return Report(
-        "Slots, threads and batches", tuple(_figures(shared, per_utterance_s)), (), tuple(why(shared))
+        "Slots, threads and batches",
+        tuple(_figures(shared, per_utterance_s)),
+        (),
+        tuple((*why_slots(shared), why_batch(per_utterance_s))),
     )
 
 
@@ -62,8 +65,18 @@ def even_shares(cpus: int) -> list[int]:
     return [slots for slots in range(1, cpus + 1) if cpus % slots == 0]
 
 
-def why(shared: Sequence[Shared]) -> Iterator[str]:
-    """What to write into the resource, and what speaks for it."""
+def why_batch(per_utterance_s: Mapping[int, Sequence[float]]) -> str:
+    """Which `batch` to write, and what speaks for it."""
+    medians = {size: statistics.median(took_s) for size, took_s in per_utterance_s.items()}
+    best = min(medians, key=lambda size: medians[size])
+    saved = 1 - medians[best] / medians[1]
+    if saved < WORTH_A_BATCH:
+        return f"Leave `batch` at 1: a batch of {best} saves {saved:.0%} of the time, and each waits for its last."
+    return f"Take `batch: {best}` where requests queue: it saves {saved:.0%} of the time, and each waits for its last."
+
+
+def why_slots(shared: Sequence[Shared]) -> Iterator[str]:
+    """How many `slots` to write, and what speaks for it."""
     soonest = min(shared, key=lambda one: statistics.median(one.lone.took_s))
     most = max(shared, key=lambda one: one.many.per_s)
     if soonest is most:

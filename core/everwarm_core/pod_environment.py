@@ -43,6 +43,7 @@ def pod_environment(resource: WhisperModel, *, weights_path: str | None = None) 
         "EVERWARM_COMPUTE_TYPE": spec.effective_compute_type,
         "EVERWARM_SLOTS": str(spec.slots),
         "EVERWARM_QUEUE": str(spec.queue),
+        "EVERWARM_BATCH": str(spec.effective_batch),
         "EVERWARM_BEAM_SIZE": str(spec.decode.beam_size),
         "EVERWARM_VAD": spec.decode.vad,
         "EVERWARM_WINDOW": spec.decode.window,

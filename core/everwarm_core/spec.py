@@ -454,6 +454,8 @@ class WhisperModelSpec(SpecPart):
     """Decodes a pod runs at a time, on one copy of the weights."""
     queue: Annotated[int, Field(ge=0, le=1024), WHOLE] = 4
     """Requests a pod lets wait beyond its slots; more is answered 503 with Retry-After."""
+    batch: Annotated[int, Field(ge=1, le=64), WHOLE] | None = None
+    """Utterances that share a slot where they wait for one; default: 1 on cpu, 16 on cuda, which nobody has measured."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = (
         1  # not WHOLE: /scale reads only what is written without a point
     )
@@ -499,6 +501,13 @@ class WhisperModelSpec(SpecPart):
     def effective_compute_type(self) -> str:
         """The CTranslate2 type in use: the one given, else the usual one of the device."""
         return self.compute_type or ("float16" if self.device == "cuda" else "int8")
+
+    @property
+    def effective_batch(self) -> int:
+        """Utterances that share a slot at most: as given, else what suits the device (docs/adr/0012)."""
+        if self.decode.window == "full":  # faster-whisper's own path, which searches one by one
+            return 1
+        return self.batch or (16 if self.device == "cuda" else 1)
 
 
 class Metadata(BaseModel):

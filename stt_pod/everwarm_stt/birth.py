@@ -109,6 +109,7 @@ def prove(engine: Engine, settings: PodSettings, *, timeout_s: float) -> WarmPro
         speech=bundled_speech(),
         options=ordinary_options(settings, settings.languages[0]),
         timeout_s=timeout_s,
+        batch=settings.batch,
     )
 
 

@@ -45,7 +45,6 @@ from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
 from everwarm_core.telemetry import Attribute, SpanName, Telemetry
 from everwarm_stt.admission import Admission, Capacity
 from everwarm_stt.birth import Birth
-from everwarm_stt.engine.searches import batch_size
 from everwarm_stt.pod import Pod
 from everwarm_stt.prewarm import bundled_speech
 from everwarm_stt.rehearsal import rehearse
@@ -138,8 +137,7 @@ async def live(
     signals = Signals()
     with signals.handled(), _listening(settings) as listener:
         url = settings.url(listener.getsockname()[1])
-        batch = 1 if settings.window == "full" else batch_size(settings.device)
-        admission = Admission(Capacity(settings.slots, settings.queue, batch))
+        admission = Admission(Capacity(settings.slots, settings.queue, settings.batch))
         pod = Pod(settings, url, admission, traceparent=telemetry.traceparent(span))
         app = make_app(pod, instruments=instruments(pod), telemetry=exported, tokens=lambda: tokens)
         async with _served(app, listener), _registered(pod, redis) as registration:

@@ -26,7 +26,6 @@ from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_stt.audio import SAMPLE_RATE, Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine
 from everwarm_stt.engine.memory import give_back_free_memory
-from everwarm_stt.engine.searches import batch_size
 from everwarm_stt.engine.windows import FRAMES_PER_S, MARGIN, WINDOWS
 
 SETTLED_FACTOR: Final = 1.3  # two decodes of the same speech on a shared machine differ by up to this
@@ -74,15 +73,16 @@ def prove_warm(
     speech: bytes,
     options: DecodeOptions,
     timeout_s: float,
+    batch: int = 1,
     tracer: Tracer | None = None,
 ) -> WarmProof:
     """Warm every path a first request can take, then prove each of *languages*; blocks, use a thread.
 
     speech: an audio file, as `bundled_speech()`; options: those of an ordinary request, whose language is replaced;
-    timeout_s: budget for all of it. Opens a `warm` span per language. Raises WarmupFailed.
+    timeout_s: budget for all of it; batch: utterances that may share a slot. Opens a `warm` span per language. Raises WarmupFailed.
     """
     started = time.monotonic()
-    run = _WarmUp(engine, options, deadline=started + timeout_s, timeout_s=timeout_s)
+    run = _WarmUp(engine, options, deadline=started + timeout_s, timeout_s=timeout_s, batch=batch)
     tracer = tracer or telemetry.tracer()
     audio = run.guarded("audio", lambda: decode_audio(speech, limit_s=SPEECH_LIMIT_S))
     run.touch_all_paths(audio)
@@ -109,6 +109,7 @@ class _WarmUp:
     options: DecodeOptions
     deadline: float
     timeout_s: float
+    batch: int
 
     def touch_all_paths(self, audio: Pcm16k) -> None:
         """Run, once and untimed, what ordinary decodes of one language do not touch; both at the full window."""
@@ -131,10 +132,12 @@ class _WarmUp:
 
     def touch_batches(self, audio: Pcm16k) -> None:
         """Decode as many utterances as share one slot where several wait, on all slots at once."""
-        if self.options.window == "full":
+        if self.batch == 1:
             return
-        size, words = batch_size(self.engine.device), audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
-        self.decode_at_once(size * self.engine.slots, words, self.timed_options("en"), company=size)
+        words = audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
+        self.decode_at_once(
+            self.batch * self.engine.slots, words, self.timed_options("en"), company=self.batch
+        )
 
     def fill_slots(self, language: str, audio: Pcm16k) -> None:
         """Decode on all slots at once: each has a worker with buffers of its own."""

@@ -74,6 +74,8 @@ class PodSettings(BaseSettings):
     """Decodes at a time, on one copy of the weights."""
     queue: Annotated[int, Field(ge=0, le=1024)] = 4
     """Requests that may wait beyond the slots; more is answered 503."""
+    batch: Annotated[int, Field(ge=1, le=64)] = 1
+    """Utterances that share a slot where they wait for one."""
     beam_size: Annotated[int, Field(ge=1, le=10)] = 5
     """Beams of the search; 1 is greedy."""
     vad: Literal["recordings", "always", "never"] = "recordings"

@@ -28,6 +28,7 @@ FULL = resource(
     device="cuda",
     computeType="int8_float16",
     slots=3,
+    batch=2,
     queue=7,
     decode={"beamSize": 2, "vad": "always", "window": "full", "temperature": 0.25},
     limits={"audioSeconds": 90.5, "uploadBytes": 1234},
@@ -41,7 +42,7 @@ def test_pod_reads_back_what_the_resource_says(monkeypatch: pytest.MonkeyPatch, 
     assert read.names == wanted.names
     assert read.keys == wanted.keys
     assert (read.device, read.compute_type) == (spec.device, spec.effective_compute_type)
-    assert (read.slots, read.queue) == (spec.slots, spec.queue)
+    assert (read.slots, read.queue, read.batch) == (spec.slots, spec.queue, spec.effective_batch)
     assert (read.beam_size, read.vad, read.window, read.temperature) == (
         spec.decode.beam_size,
         spec.decode.vad,

@@ -168,6 +168,20 @@ def test_compute_type_defaults_by_the_device(device: str, given_type: str | None
     assert spec.effective_compute_type == effective
 
 
+@pytest.mark.parametrize(
+    ("spec", "effective"),
+    [
+        ({}, 1),
+        ({"device": "cuda"}, 16),
+        ({"batch": 4}, 4),
+        ({"device": "cuda", "batch": 4, "decode": {"window": "full"}}, 1),
+    ],
+    ids=["on a cpu", "on a GPU", "as given", "one by one at full windows"],
+)
+def test_batch_defaults_by_what_is_decoded_where(spec: dict[str, Any], effective: int) -> None:
+    assert resource(**spec).spec.effective_batch == effective
+
+
 @given(model_names())
 def test_any_served_name_can_be_a_model(model: str) -> None:
     assert resource(model=model).spec.model == model
@@ -230,6 +244,7 @@ BAD_SPECS: list[tuple[dict[str, Any], str, str]] = [
     ({"aliases": [f"a{n}" for n in range(MAX_ALIASES + 1)]}, "spec.aliases", "at most 32"),
     ({"slots": 0}, "spec.slots", "greater than or equal to 1 (got 0)"),
     ({"slots": 65}, "spec.slots", "less than or equal to 64"),
+    ({"batch": 0}, "spec.batch", "greater than or equal to 1"),
     ({"slots": "2"}, "spec.slots", "must be a whole number (got '2')"),
     ({"slots": True}, "spec.slots", "must be a whole number"),
     ({"slots": 1.5}, "spec.slots", "must be a whole number"),

@@ -132,6 +132,7 @@ ACCEPTED: Final[tuple[dict[str, Any], ...]] = (
     {"device": "cuda", "computeType": "int8_float16"},
     {"computeType": "bfloat16"},
     {"slots": 64, "queue": 1024, "replicas": 1000},
+    {"batch": 64},
     {"queue": 0, "replicas": 0},
     {"slots": 2.0, "limits": {"uploadBytes": 1e3}},
     {"decode": {}, "limits": {}, "warmup": {}, "template": {}},
@@ -235,6 +236,7 @@ REFUSED: Final[tuple[tuple[dict[str, Any], str, str], ...]] = (
     # Numbers and choices.
     ({"slots": 0}, "spec.slots", "greater than or equal to 1"),
     ({"slots": 65}, "spec.slots", "less than or equal to 64"),
+    ({"batch": 0}, "spec.batch", "greater than or equal to 1"),
     ({"queue": -1}, "spec.queue", "greater than or equal to 0"),
     ({"queue": 1025}, "spec.queue", "less than or equal to 1024"),
     ({"replicas": -1}, "spec.replicas", "greater than or equal to 0"),

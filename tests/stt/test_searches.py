@@ -9,14 +9,14 @@ import pytest
 
 from everwarm_stt.audio import Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine, searches
-from everwarm_stt.engine.searches import Ask, batch_size
+from everwarm_stt.engine.searches import Ask
 from everwarm_stt.weights import Origin, Weights
 from tests.support.speech import clips
 
 pytestmark = pytest.mark.weights
 
 ENGLISH = DecodeOptions(language="en", fallback=False)
-SIZE = batch_size("cpu")
+SIZE = 4
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,9 @@ def never() -> bool:
 
 
 def import_libraries() -> None:
-    """Import what a load needs, a tenth of a second; whoever calls `Engine.load` on a thread does this before."""
+    """Import what a load needs, a tenth of a second. Whoever has a thread call `Engine.load` does this on its own
+    meanwhile, before it imports anything else: one thread that imports waits for another.
+    """
     import faster_whisper  # noqa: F401
 
 
@@ -88,7 +90,6 @@ class Engine:
     ) -> None:
         self.id, self.model, self.slots, self.load_s = engine_id, model, slots, load_s
         self._whisper = whisper_model
-        self.device: str = whisper_model.model.device
         self.is_multilingual: bool = whisper_model.model.is_multilingual
         # faster-whisper lists every language of the newest weights; one without a token of its own in these (Cantonese
         # before large-v3) would be decoded into noise, with every fallback tried.

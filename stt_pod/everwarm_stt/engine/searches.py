@@ -1,7 +1,7 @@
 """Encoder pass and search, for one utterance or for several at once.
 
 A batch shares what a search costs beside its arithmetic: each step reads all weights once, however many utterances it
-serves. So requests that were given one turn together (`turns`) are searched together where they fit: the same window,
+serves. So, where the resource's `batch` allows it, requests that were given one turn together (`turns`) are searched together where they fit: the same window,
 the same width, prompts of one length. Nobody waits for company that may not come: only those who share a turn, and for
 `COMPANY_S` at the most. Whoever's thread finds a worker free runs the oldest batch for everybody in it, so there is no
 thread of its own that could die or fall behind; the others sleep until theirs is done.
@@ -24,14 +24,6 @@ MAX_INITIAL_TIMESTAMP: Final = 50
 
 COMPANY_S: Final = 0.01
 """Within which those who share a turn have their features: these take up to 6 ms, one after the other."""
-
-BATCH_CPU: Final = 4  # with tiny.en and base; `python -m bench tune` measures what else there is
-BATCH_CUDA: Final = 16  # a guess: nothing was measured on a GPU
-
-
-def batch_size(device: str) -> int:
-    """Utterances that are searched at once at most on *device*, "cpu" or "cuda"."""
-    return BATCH_CUDA if device == "cuda" else BATCH_CPU
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,12 +64,11 @@ class _Pending:
 
 
 class Searches:
-    """Runs asks on *model*, on *workers* threads at a time, up to *size* of them in one batch."""
+    """Runs asks on *model*, on *workers* threads at a time."""
 
-    def __init__(self, model: "faster_whisper.WhisperModel", *, workers: int, size: int) -> None:
+    def __init__(self, model: "faster_whisper.WhisperModel", *, workers: int) -> None:
         self._model = model
         self._free = workers
-        self._size = size
         self._pending: list[_Pending] = []
         self._changed = threading.Condition()
 
@@ -108,7 +99,7 @@ class Searches:
     def _company_due_in_s(self) -> float:
         """Seconds that the oldest ask still waits for those who share its turn."""
         oldest = self._pending[0]
-        if len(self._fitting(oldest)) >= min(oldest.ask.company, self._size):
+        if len(self._fitting(oldest)) >= oldest.ask.company:
             return 0.0
         return oldest.came_at + COMPANY_S - time.monotonic()
 
@@ -118,7 +109,9 @@ class Searches:
         return batch
 
     def _fitting(self, oldest: _Pending) -> list[_Pending]:
-        return [pending for pending in self._pending if pending.ask.fits(oldest.ask)][: self._size]
+        """Those that can be searched with *oldest*, no more than its turn is meant for."""
+        fitting = [pending for pending in self._pending if pending.ask.fits(oldest.ask)]
+        return fitting[: oldest.ask.company]
 
     def _search(self, batch: Sequence[_Pending]) -> None:
         try:
@@ -137,8 +130,17 @@ class Searches:
 
 def search(model: "faster_whisper.WhisperModel", asks: Sequence[Ask]) -> list[Any]:
     """A `WhisperGenerationResult` for each of *asks*, which fit each other."""
-    encoded = model.encode(np.stack([ask.features for ask in asks]))
-    return search_encoded(model, encoded, asks)
+    return search_encoded(model, _encoded(model, asks), asks)
+
+
+def _encoded(model: "faster_whisper.WhisperModel", asks: Sequence[Ask]) -> Any:
+    """What the encoder makes of *asks*; on a CPU one by one, since the scores of several leave its caches (docs/adr/0012)."""
+    if model.model.device == "cuda" or len(asks) == 1:
+        return model.encode(np.stack([ask.features for ask in asks]))
+    from ctranslate2 import StorageView
+
+    alone = [np.asarray(model.encode(ask.features)) for ask in asks]
+    return StorageView.from_array(np.concatenate(alone))
 
 
 def search_encoded(model: "faster_whisper.WhisperModel", encoded: Any, asks: Sequence[Ask]) -> list[Any]:

@@ -29,7 +29,7 @@ from everwarm_stt.engine.guards import (
     token_limit,
 )
 from everwarm_stt.engine.options import DecodeOptions
-from everwarm_stt.engine.searches import Ask, Searches, batch_size, search_encoded
+from everwarm_stt.engine.searches import Ask, Searches, search_encoded
 from everwarm_stt.engine.windows import FRAMES_PER_S, window_for
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class UtteranceDecoder:
         self._is_multilingual: bool = model.model.is_multilingual
         self._hf_tokenizer = model.hf_tokenizer
         self._tokenizer = cache(self._new_tokenizer)
-        self._searches = Searches(model, workers=workers, size=batch_size(model.model.device))
+        self._searches = Searches(model, workers=workers)
 
     def decode(
         self,
