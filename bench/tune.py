@@ -56,7 +56,7 @@ def run() -> Report:
         "Slots, threads and batches",
         tuple(_figures(shared, per_utterance_s)),
         (),
-        tuple((*why_slots(shared), why_batch(per_utterance_s))),
+        (*why_slots(shared), why_batch(per_utterance_s)),
     )
 
 
