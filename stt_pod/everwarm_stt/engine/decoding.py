@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from everwarm_core.errors import DecodeCancelled
 from everwarm_core.transcript import Segment, Transcript, Word, joined_text
+from everwarm_stt.engine.guards import has_words
 from everwarm_stt.engine.options import DecodeOptions
 
 if TYPE_CHECKING:
@@ -82,6 +83,13 @@ def pieces_of(segments: "Iterable[whisper.Segment]", cancelled: Callable[[], boo
         )
         if cancelled():
             raise DecodeCancelled
+
+
+def with_words(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Those of *pieces* that hold words, numbered anew."""
+    kept = (piece for piece in pieces if has_words(piece.segment.text))
+    for number, piece in enumerate(kept):
+        yield replace(piece, segment=piece.segment.model_copy(update={"id": number}))
 
 
 def _finite(figure: float, *, instead: float) -> float:

@@ -64,11 +64,16 @@ def doubt(attempt: Attempt) -> Doubt | None:
         return Doubt.UNFINISHED
     if compression_ratio(attempt.text) > COMPRESSION_RATIO or has_loop(attempt.tokens):
         return Doubt.REPETITION
-    if not any(map(str.isalnum, attempt.text)):
+    if not has_words(attempt.text):
         return Doubt.WORDLESS
     if attempt.avg_logprob < LOG_PROBABILITY:
         return Doubt.UNSURE
     return Doubt.SILENCE if attempt.no_speech_prob > NO_SPEECH else None
+
+
+def has_words(text: str) -> bool:
+    """Whether *text* holds a letter or a digit: of music and other sounds Whisper makes full stops and notes."""
+    return any(map(str.isalnum, text))
 
 
 def compression_ratio(text: str) -> float:
