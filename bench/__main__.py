@@ -21,7 +21,7 @@ BENCHMARKS: Final = {
     "latency": "one utterance, against faster-whisper: in process and through client and HTTP",
     "throughput": "1, 4 and 16 callers, against faster-whisper, Ray Serve and LitServe",
     "tune": "slots, threads and batches of this machine's cores: what each gives, and which to take",
-    "accuracy": "word error rates and invented words, against faster-whisper's, over some 6,000 words",
+    "accuracy": "word error rates and invented words, against faster-whisper's, over some 8,800 words",
     "recordings": "utterances while recordings of half an hour are transcribed",
     "start_to_warm": "process start to ready, against a bare script that does the same decodes",
     "footprint": "memory of a pod with two slots, against one bare model",

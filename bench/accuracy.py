@@ -1,4 +1,4 @@
-"""Whether short windows cost words: Everwarm's engine against faster-whisper on some 6,000 words and on sounds without speech.
+"""Whether short windows cost words: Everwarm's engine against faster-whisper on some 8,800 words and on sounds without speech.
 
 Both decode the same utterances with the same weights, beams and defaults; what differs is the window and what the guards
 make of it. The difference of the two word error rates counts, with the interval of a bootstrap that draws utterances and

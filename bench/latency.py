@@ -95,20 +95,16 @@ def _measured(setting: Setting, files: Sequence[Path], folder: Path) -> dict[str
     if setting.beam > 1:  # at their users' defaults
         ways += [("a model per utterance", "per_utterance", {}), ("BatchedInferencePipeline", "batched", {})]
     with ExitStack() as running:
-        columns = [
-            Column(name, running.enter_context(running_way(way, setting, environment)).ask)
+        asks: dict[str, Ask] = {
+            name: running.enter_context(running_way(way, setting, environment)).ask
             for name, way, environment in ways
-        ]
-        columns.append(Column(HTTP, running.enter_context(_platform(setting, folder))))
+        }
+        asks[HTTP] = running.enter_context(_platform(setting, folder))
+        columns = [Column(name, ask) for name, ask in asks.items()]
+        pair = [Column(name + PAIRED, asks[name]) for name in (ENGINE, HTTP)]
         for file in files[:3]:
             for column in columns:
                 column.ask(file)
-        pair = [
-            Column(name + PAIRED, column.ask)
-            for name in (ENGINE, HTTP)
-            for column in columns
-            if column.name == name
-        ]
         for asked_in_turn in (columns, pair):
             _ask_in_turn(asked_in_turn, files)
     return {column.name: column for column in (*columns, *pair)}

@@ -24,9 +24,9 @@ from bench.way import Setting
 from everwarm_core.cpus import ONE_BLAS_THREAD
 from everwarm_core.pod_environment import MALLOC
 from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
-from everwarm_stt.audio import SAMPLE_RATE, decode_audio
+from everwarm_stt.audio import decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine
-from everwarm_stt.prewarm import FEW_WORDS_S, bundled_speech, prove_warm
+from everwarm_stt.prewarm import FEW_WORDS, bundled_speech, prove_warm
 from everwarm_stt.weights import Weights
 from tests.support.pods import running_pod
 
@@ -122,7 +122,7 @@ def _warm_up_decodes(weights: Weights, language: str) -> list[Decode]:
     options = DecodeOptions(language=language)
     speech = bundled_speech()
     prove_warm(engine, languages=[language], speech=speech, options=options, timeout_s=300)
-    few_words = decode_audio(speech, limit_s=30)[: int(FEW_WORDS_S * SAMPLE_RATE)]
+    few_words = decode_audio(speech, limit_s=30)[:FEW_WORDS]
     for _ in range(REHEARSALS):
         engine.decode(few_words, options)
     return asked

@@ -90,7 +90,7 @@ def _figures(bursts: Mapping[tuple[str, int], Burst]) -> tuple[Figure, ...]:
 
 async def _measure(clips: Sequence[Utterance]) -> dict[tuple[str, int], Burst]:
     bursts: defaultdict[tuple[str, int], Burst] = defaultdict(Burst)
-    systems: dict[str, System] = {"faster-whisper, cached": _faster_whisper, OURS: _everwarm}
+    systems: dict[str, System] = {"faster-whisper, cached": _faster_whisper, OURS: running_everwarm}
     systems |= {peer.name: _peer(peer) for peer in PEERS}
     for number in range(ROUNDS):
         for system, running_system in systems.items():
@@ -134,8 +134,9 @@ async def _faster_whisper() -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def _everwarm() -> AsyncIterator[Ask]:
-    with tempfile.TemporaryDirectory() as folder, running_platform(RESOURCE, folder=Path(folder)) as platform:
+async def running_everwarm(resource: str = RESOURCE) -> AsyncIterator[Ask]:
+    """A platform with the pods of *resource*, a WhisperModel of `MODEL`, asked through a client."""
+    with tempfile.TemporaryDirectory() as folder, running_platform(resource, folder=Path(folder)) as platform:
         async with everwarm.Client(redis_url=platform.redis_url()) as client:
             yield lambda clip: client.transcribe(clip.audio, model=MODEL, language="en")
 

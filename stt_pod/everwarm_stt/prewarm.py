@@ -33,7 +33,9 @@ NOISE_S: Final = 0.02  # differences below are jitter, which weighs on small mod
 MAX_ROUNDS: Final = 12  # two cores with ten busy processes needed 3; the rest is margin
 SPEECH_LIMIT_S: Final = 30.0
 SAMPLING_TEMPERATURE: Final = 0.2  # the first fallback
-FEW_WORDS_S: Final = 1.0  # of speech; where only the path matters, fewer words are fewer tokens
+FEW_WORDS: Final = (
+    SAMPLE_RATE  # samples, so one second; where only the path matters, fewer words are fewer tokens
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -79,14 +81,17 @@ def prove_warm(
     """Warm every path a first request can take, then prove each of *languages*; blocks, use a thread.
 
     speech: an audio file, as `bundled_speech()`; options: those of an ordinary request, whose language is replaced;
-    timeout_s: budget for all of it; batch: utterances that may share a slot. Opens a `warm` span per language. Raises WarmupFailed.
+    timeout_s: budget for all of it; batch: utterances that may share a slot. Opens a `warm` span per language.
+    Raises WarmupFailed.
     """
     started = time.monotonic()
     run = _WarmUp(engine, options, deadline=started + timeout_s, timeout_s=timeout_s, batch=batch)
     tracer = tracer or telemetry.tracer()
     audio = run.guarded("audio", lambda: decode_audio(speech, limit_s=SPEECH_LIMIT_S))
-    run.touch_all_paths(audio)
-    run.touch_all_windows(audio)
+    few_words = audio[:FEW_WORDS]
+    run.touch_all_paths(few_words)
+    run.touch_all_windows(few_words)
+    run.touch_batches(few_words)
     give_back_free_memory()  # those paths need more than most requests ever will
     run.fill_slots(languages[0] if languages else AUTO, audio)
     durations: dict[str, tuple[float, ...]] = {}
@@ -111,30 +116,27 @@ class _WarmUp:
     timeout_s: float
     batch: int
 
-    def touch_all_paths(self, audio: Pcm16k) -> None:
+    def touch_all_paths(self, words: Pcm16k) -> None:
         """Run, once and untimed, what ordinary decodes of one language do not touch; both at the full window."""
-        audio = audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
         everything = replace(self.options, language=AUTO, word_timestamps=True, vad="always", fallback=False)
         if self.engine.is_multilingual:
             everything = replace(everything, task="translate")
-        self.decode(audio, everything)
-        self.decode(audio, replace(self.options, language="en", temperature=SAMPLING_TEMPERATURE))
+        self.decode(words, everything)
+        self.decode(words, replace(self.options, language="en", temperature=SAMPLING_TEMPERATURE))
 
-    def touch_all_windows(self, audio: Pcm16k) -> None:
-        """Decode a few words in each window that an utterance may be encoded in."""
+    def touch_all_windows(self, words: Pcm16k) -> None:
+        """Decode once in each window that an utterance may be encoded in."""
         if self.options.window == "full":
             return
         options = self.timed_options("en")
-        words = audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
         for window in WINDOWS:
             room = (window - MARGIN) * SAMPLE_RATE // FRAMES_PER_S
             self.decode(np.pad(words, (0, max(0, room - len(words)))), options)
 
-    def touch_batches(self, audio: Pcm16k) -> None:
+    def touch_batches(self, words: Pcm16k) -> None:
         """Decode as many utterances as share one slot where several wait, on all slots at once."""
         if self.batch == 1:
             return
-        words = audio[: int(FEW_WORDS_S * SAMPLE_RATE)]
         self.decode_at_once(
             self.batch * self.engine.slots, words, self.timed_options("en"), company=self.batch
         )

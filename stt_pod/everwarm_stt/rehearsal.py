@@ -19,7 +19,7 @@ from everwarm_core.errors import WarmupFailed
 from everwarm_core.openai_errors import error_from_response
 from everwarm_core.requests import TranscriptionRequest, transcribe_query
 from everwarm_stt.audio import SAMPLE_RATE, decode_audio
-from everwarm_stt.prewarm import FEW_WORDS_S
+from everwarm_stt.prewarm import FEW_WORDS
 from everwarm_stt.server.edge import mark_rehearsal
 
 # A caller that samples nothing: whoever looks for a decode in the traces means one of a real utterance.
@@ -50,7 +50,7 @@ async def rehearse(app: ASGIApp, *, model: str, language: str, speech: bytes, to
 
 
 def _scenes(model: str, language: str, speech: bytes) -> Iterator[Scene]:
-    samples = decode_audio(speech, limit_s=60.0)[: int(FEW_WORDS_S * SAMPLE_RATE)]
+    samples = decode_audio(speech, limit_s=60.0)[:FEW_WORDS]
     pcm = (samples * 32767).astype("<i2").tobytes()
     request = TranscriptionRequest(model=model, language=language)
     yield Scene("/v1/transcribe", urlencode(transcribe_query(request)), "audio/pcm;rate=16000", pcm)

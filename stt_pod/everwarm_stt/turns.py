@@ -1,7 +1,7 @@
 """Whose turn it is: a number of decodes at a time, utterances before recordings.
 
-First come, first served, among utterances; where several wait, the first ones share a turn, as a batch of them takes little
-longer than one (`engine.searches`). A recording takes a turn for one 30 s window after the other and passes it on
+First come, first served, among utterances; where several wait, the first ones share a turn as far as *company* allows, to be
+decoded as one batch (`engine.searches`). A recording takes a turn for one 30 s window after the other and passes it on
 in between; whoever speaks right now does not wait for all of it, nor share the machine with it for long: a recording goes
 on when as many turns stay free as utterances are being decoded, so with two slots when nobody speaks. After
 `RECORDING_PATIENCE_S` it goes on anyway, so that it is slow on a busy pod and not stuck. And where there are several turns,

@@ -10,6 +10,7 @@ import pytest
 from everwarm_stt.audio import Pcm16k, decode_audio
 from everwarm_stt.engine import DecodeOptions, Engine, searches
 from everwarm_stt.engine.searches import Ask
+from everwarm_stt.prewarm import bundled_speech, prove_warm
 from everwarm_stt.weights import Origin, Weights
 from tests.support.speech import clips
 
@@ -79,6 +80,17 @@ def test_company_that_does_not_come_is_not_waited_for(
 ) -> None:
     assert engine.decode(spoken[0], ENGLISH, company=SIZE).text
     assert batches == [1]
+
+
+def test_batches_are_part_of_the_warm_up_where_there_may_be_any(engine: Engine, batches: list[int]) -> None:
+    def warm_up(batch: int) -> None:
+        speech = bundled_speech()
+        prove_warm(engine, languages=["en"], speech=speech, options=ENGLISH, timeout_s=60, batch=batch)
+
+    warm_up(1)
+    assert set(batches) == {1}
+    warm_up(SIZE)
+    assert max(batches) > 1
 
 
 def test_what_goes_wrong_in_a_batch_reaches_all_of_it_and_nobody_after(

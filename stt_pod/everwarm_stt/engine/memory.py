@@ -5,6 +5,6 @@ from contextlib import suppress
 
 
 def give_back_free_memory() -> None:
-    """Have malloc return what it holds free; a tenth of a second at most. Nothing happens beside glibc."""
+    """Have malloc return what it holds free. Nothing happens beside glibc."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
