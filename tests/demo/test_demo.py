@@ -36,7 +36,9 @@ def test_demo_ends_with_0_and_every_claim_held(tmp_path: Path) -> None:
         {"workers": 4, "pods": 0},
         {"workers": 0, "pods": 2},
     ]
-    assert set(model["ways"][2]["served"]) == {"tiny.en-0", "tiny.en-1"}
+    served = model["ways"][2]["served"]
+    assert set(served) <= {"tiny.en-0", "tiny.en-1"}  # of two idle pods the faster one is asked
+    assert sum(sum(by_worker.values()) for by_worker in served.values()) == 14
     assert all(claim["held"] for claim in model["claims"])
 
 
