@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from everwarm_stt.engine.guards import (
     LOG_PROBABILITY,
+    LOG_PROBABILITY_OF_SILENCE,
     NO_SPEECH,
     Attempt,
     Doubt,
@@ -38,11 +39,16 @@ def test_ordinary_result_is_believed() -> None:
         (replace(GOOD, tokens=(1, 2, 3, 1, 2, 3, 1, 2, 3)), Doubt.REPETITION),
         (replace(GOOD, avg_logprob=LOG_PROBABILITY - 0.01), Doubt.UNSURE),
         (replace(GOOD, no_speech_prob=NO_SPEECH + 0.01), Doubt.SILENCE),
+        (
+            replace(GOOD, no_speech_prob=NO_SPEECH + 0.01, avg_logprob=LOG_PROBABILITY_OF_SILENCE - 0.01),
+            Doubt.UNSURE,
+        ),
+        (replace(GOOD, avg_logprob=LOG_PROBABILITY_OF_SILENCE - 0.01), None),
         (replace(GOOD, text="", tokens=()), Doubt.WORDLESS),
         (replace(GOOD, text="...", tokens=(1,)), Doubt.WORDLESS),
     ],
 )
-def test_each_fault_is_a_doubt_of_its_own(attempt: Attempt, reason: Doubt) -> None:
+def test_each_fault_is_a_doubt_of_its_own(attempt: Attempt, reason: Doubt | None) -> None:
     assert doubt(attempt) is reason
 
 

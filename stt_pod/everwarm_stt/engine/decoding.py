@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from everwarm_core.errors import DecodeCancelled
 from everwarm_core.transcript import Segment, Transcript, Word, joined_text
-from everwarm_stt.engine.guards import has_words
+from everwarm_stt.engine.guards import is_sound
 from everwarm_stt.engine.options import DecodeOptions
 
 if TYPE_CHECKING:
@@ -85,11 +85,16 @@ def pieces_of(segments: "Iterable[whisper.Segment]", cancelled: Callable[[], boo
             raise DecodeCancelled
 
 
-def with_words(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Those of *pieces* that hold words, numbered anew."""
-    kept = (piece for piece in pieces if has_words(piece.segment.text))
-    for number, piece in enumerate(kept):
-        yield replace(piece, segment=piece.segment.model_copy(update={"id": number}))
+def without_sounds(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Those of *pieces* that are speech, numbered anew."""
+    number = 0
+    for piece in pieces:
+        segment = piece.segment
+        if not is_sound(
+            segment.text, avg_logprob=segment.avg_logprob, no_speech_prob=segment.no_speech_prob
+        ):
+            yield replace(piece, segment=segment.model_copy(update={"id": number}))
+            number += 1
 
 
 def _finite(figure: float, *, instead: float) -> float:

@@ -36,7 +36,7 @@ from everwarm_core.logs import Tag
 from everwarm_core.telemetry import Attribute
 from everwarm_core.transcript import Transcript
 from everwarm_stt.audio import Pcm16k, duration_s
-from everwarm_stt.engine.decoding import Decoding, Piece, pieces_of, with_words
+from everwarm_stt.engine.decoding import Decoding, Piece, pieces_of, without_sounds
 from everwarm_stt.engine.guards import Doubt
 from everwarm_stt.engine.memory import give_back_free_memory
 from everwarm_stt.engine.options import WINDOW_S, DecodeOptions
@@ -191,7 +191,7 @@ class Engine:
         )
         pieces = pieces_of(segments, cancelled)
         if options.may_shrink(length_s):  # what a short window was doubted for may be a sound
-            pieces = with_words(pieces)
+            pieces = without_sounds(pieces)
         return Decoding(
             language=info.language,
             language_probability=float(info.language_probability),

@@ -15,7 +15,9 @@ from typing import Final
 
 COMPRESSION_RATIO: Final = 2.4  # openai/whisper: text that zlib shrinks by more repeats itself
 LOG_PROBABILITY: Final = -0.8  # stricter than openai/whisper's -1.0
+LOG_PROBABILITY_OF_SILENCE: Final = -0.5  # where half of Whisper hears silence, the other half must be surer
 NO_SPEECH: Final = 0.2  # openai/whisper has 0.6, for what it then drops unheard; this only asks the detector
+NO_SPEECH_AT_ALL: Final = 0.6  # openai/whisper's, for what it drops when it is unsure of its words as well
 LANGUAGE_PROBABILITY: Final = 0.5  # faster-whisper's
 TOKENS_PER_S: Final = 10.0
 """Text tokens in a second of audio; fast speech has 6, spelled numbers and names some more."""
@@ -66,14 +68,20 @@ def doubt(attempt: Attempt) -> Doubt | None:
         return Doubt.REPETITION
     if not has_words(attempt.text):
         return Doubt.WORDLESS
-    if attempt.avg_logprob < LOG_PROBABILITY:
+    is_near_silence = attempt.no_speech_prob > NO_SPEECH
+    if attempt.avg_logprob < (LOG_PROBABILITY_OF_SILENCE if is_near_silence else LOG_PROBABILITY):
         return Doubt.UNSURE
-    return Doubt.SILENCE if attempt.no_speech_prob > NO_SPEECH else None
+    return Doubt.SILENCE if is_near_silence else None
 
 
 def has_words(text: str) -> bool:
     """Whether *text* holds a letter or a digit: of music and other sounds Whisper makes full stops and notes."""
     return any(map(str.isalnum, text))
+
+
+def is_sound(text: str, *, avg_logprob: float, no_speech_prob: float) -> bool:
+    """Whether what a full window gave on a second try is no speech but what Whisper makes of a sound."""
+    return not has_words(text) or (no_speech_prob > NO_SPEECH_AT_ALL and avg_logprob < LOG_PROBABILITY)
 
 
 def compression_ratio(text: str) -> float:
