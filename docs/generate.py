@@ -391,7 +391,7 @@ def _errors() -> str:
             "# Errors\n",
             (
                 'Pods and gateway answer errors as `{"error": {"message", "type", "param", "code"}}`, all four fields always there; '
-                "Python raises the class of the same row, from `everwarm.errors`. Statuses of 500 and above are worth another try, "
+                "Python raises the class of the same row, from `everwarm.errors`. 429, and 500 and above, are worth another try, "
                 "after `Retry-After` seconds where the answer names them.\n"
             ),
             _table(("code", "status", "class", "when"), rows),

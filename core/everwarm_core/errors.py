@@ -18,6 +18,7 @@ The families say who must act::
     │   ├── PodFull               all slots and queue places are taken
     │   ├── PodDraining           the pod is shutting down
     │   ├── GatewayFull           the gateway holds all the requests, or bytes, that it may
+    │   ├── RateLimited           this API key has all that it may have for now; others may call
     │   ├── ModelNotWarm          the name is known, no pod holds it warm yet
     │   └── DeadlineExceeded      the caller's deadline ran out first
     ├── DecodeCancelled           nobody: the caller left, its decode was ended early
@@ -34,6 +35,7 @@ Each error carries the data its handler needs, not only a sentence. `HTTP_ERRORS
 maps classes to statuses and codes; pods answer by it and agents read answers back by it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -175,6 +177,14 @@ class GatewayFull(CapacityError):
         self.what, self.retry_after_s = what, retry_after_s
 
 
+class RateLimited(CapacityError):
+    """This API key has what it may have for now; *what* says of which thing, such as `4 utterances at a time`."""
+
+    def __init__(self, what: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(f"this API key may have {what}; try again in {math.ceil(retry_after_s)} s")
+        self.what, self.retry_after_s = what, retry_after_s
+
+
 class ModelNotWarm(CapacityError):
     """*model* exists, but no pod holds it warm for now."""
 
@@ -286,6 +296,7 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     UploadTooLarge: HttpError(413, "invalid_request_error", "upload_too_large"),
     AudioTooLong: HttpError(413, "invalid_request_error", "audio_too_long"),
     InvalidRequest: HttpError(400, "invalid_request_error", "invalid_request"),
+    RateLimited: HttpError(429, "rate_limit_error", "rate_limit_exceeded"),
     PodFull: HttpError(503, "server_error", "pod_full"),
     PodDraining: HttpError(503, "server_error", "pod_draining"),
     GatewayFull: HttpError(503, "server_error", "gateway_full"),

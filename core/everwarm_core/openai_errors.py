@@ -25,6 +25,7 @@ from everwarm_core.errors import (
     InvalidRequest,
     ModelNotFound,
     PodFailed,
+    RateLimited,
     Unauthorized,
     UploadTooLarge,
     UploadTooSlow,
@@ -65,7 +66,8 @@ def error_json(error: EverwarmError) -> bytes:
 def error_headers(error: EverwarmError) -> dict[str, str]:
     """Headers that belong to *error*, names in lower case: `retry-after` in whole seconds, rounded up, at least 1."""
     headers = {}
-    if http_error(error).status >= 500 and error.retry_after_s is not None:
+    is_worth_retrying = isinstance(error, CapacityError) or http_error(error).status >= 500
+    if is_worth_retrying and error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
@@ -77,7 +79,7 @@ def error_from_response(status: int, body: bytes, headers: Mapping[str, str]) ->
 
     body: at most what the caller chose to read; it may be cut short or no JSON at all (a proxy's page).
     headers: names in lower case, or a case-insensitive mapping. Our own codes come back as their class; anything
-    else by status: 4xx as InvalidRequest, 429 and 503 as CapacityError, the rest as PodFailed (worth another pod).
+    else by status: 4xx as InvalidRequest, 429 as RateLimited, 503 as CapacityError, the rest as PodFailed (worth another pod).
     """
     fields = _error_fields(body)
     code = fields.get("code")
@@ -114,7 +116,7 @@ _BY_STATUS: Final[Mapping[int, type[EverwarmError]]] = {
     403: Unauthorized,
     408: UploadTooSlow,
     413: UploadTooLarge,
-    429: CapacityError,
+    429: RateLimited,
     503: CapacityError,
 }
 

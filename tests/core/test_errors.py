@@ -33,9 +33,15 @@ def test_error_says_in_a_docstring_when_it_happens(cls: type[EverwarmError]) -> 
 def test_table_maps_every_status_to_its_family() -> None:
     for cls, wire in HTTP_ERRORS.items():
         caller_is_at_fault = issubclass(cls, errors.InvalidRequest)
-        left = cls is errors.DecodeCancelled  # nobody reads that answer
-        assert caller_is_at_fault == (400 <= wire.status < 500 and not left), cls
-        assert wire.type in {"invalid_request_error", "authentication_error", "server_error"}
+        # Nobody reads the answer to who left; and 429 is about other requests than this one, which may come again.
+        is_apart = cls in (errors.DecodeCancelled, errors.RateLimited)
+        assert caller_is_at_fault == (400 <= wire.status < 500 and not is_apart), cls
+        assert wire.type in {
+            "invalid_request_error",
+            "authentication_error",
+            "rate_limit_error",
+            "server_error",
+        }
 
 
 def test_codes_are_unique_so_that_a_client_can_tell_errors_apart() -> None:
@@ -53,6 +59,7 @@ def test_codes_are_unique_so_that_a_client_can_tell_errors_apart() -> None:
         (errors.UploadTooSlow(30), 408),
         (errors.UploadTooLarge(1), 413),
         (errors.AudioTooLong(1), 413),
+        (errors.RateLimited("4 utterances at a time"), 429),
         (errors.PodFull(slots=1, queue=4), 503),
         (errors.PodDraining(), 503),
         (errors.ModelNotWarm("x"), 503),
@@ -77,6 +84,7 @@ def test_error_without_an_entry_takes_its_nearest_ancestors() -> None:
 def test_capacity_errors_name_a_time_to_come_back() -> None:
     assert errors.PodDraining().retry_after_s is not None
     assert errors.PodFull(slots=1, queue=0, retry_after_s=2.5).retry_after_s == 2.5
+    assert errors.RateLimited("60 s of audio a minute", retry_after_s=41.0).retry_after_s == 41.0
     assert errors.InvalidAudio("x").retry_after_s is None
 
 

@@ -20,6 +20,7 @@ EXAMPLES: tuple[e.EverwarmError, ...] = (
     e.ModelNotFound("nope", known=("tiny.en",)),
     e.PodFull(slots=1, queue=4, retry_after_s=2.3),
     e.PodDraining(),
+    e.RateLimited("60 s of audio a minute", retry_after_s=41.0),
     e.ModelNotWarm("base", retry_after_s=4.0),
     e.DeadlineExceeded(deadline_s=1.0, waiting_for="a slot"),
     e.PodFailed("pod-a", "connection reset"),
@@ -50,6 +51,7 @@ def test_retry_after_is_whole_seconds_rounded_up_and_comes_back() -> None:
     """A client that returns too early is refused again; zero would be a busy loop."""
     assert error_headers(e.PodFull(slots=1, queue=1, retry_after_s=2.3))["retry-after"] == "3"
     assert error_headers(e.PodFull(slots=1, queue=1, retry_after_s=0.01))["retry-after"] == "1"
+    assert error_headers(e.RateLimited("60 s of audio a minute", retry_after_s=40.2))["retry-after"] == "41"
     again = error_from_response(503, error_json(e.PodDraining()), {"retry-after": "7"})
     assert again.retry_after_s == 7.0
 
@@ -72,7 +74,7 @@ def test_unauthorized_answers_name_the_scheme() -> None:
         (404, e.InvalidRequest),
         (413, e.UploadTooLarge),
         (418, e.InvalidRequest),
-        (429, e.CapacityError),
+        (429, e.RateLimited),
         (500, e.PodFailed),
         (502, e.PodFailed),
         (503, e.CapacityError),

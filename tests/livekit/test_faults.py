@@ -17,6 +17,7 @@ TABLE = [
     (errors.PodFull(slots=1, queue=4), APIStatusError, 503, True),
     (errors.PodDraining(), APIStatusError, 503, True),
     (errors.GatewayFull("512 requests"), APIStatusError, 503, True),
+    (errors.RateLimited("4 utterances at a time"), APIStatusError, 429, True),
     (errors.ModelNotWarm("base"), APIStatusError, 503, True),
     (errors.DeadlineExceeded(deadline_s=10, waiting_for="a pod"), APITimeoutError, None, True),
     (errors.PodFailed("pod-1", "died"), APIConnectionError, None, True),

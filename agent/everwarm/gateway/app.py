@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
-from everwarm.gateway.edge import Edge
+from everwarm.gateway.edge import Edge, tell_limits
 from everwarm.gateway.models import Model, model_named, models_in
 from everwarm.gateway.relay import Door, Relay
 from everwarm.routing.router import Router
@@ -80,7 +80,7 @@ def _add_audio(app: FastAPI, door: Door) -> None:
     @app.post(
         "/v1/audio/transcriptions",
         response_class=Response,
-        **describe_form("Transcribe an audio file", TRANSCRIPTION_FIELDS, 502),
+        **describe_form("Transcribe an audio file", TRANSCRIPTION_FIELDS, 429, 502),
     )
     async def transcriptions(request: Request) -> Response:  # noqa: ARG001 - the relay reads it
         return Relay(door, route="/v1/audio/transcriptions", task="transcribe")
@@ -88,12 +88,12 @@ def _add_audio(app: FastAPI, door: Door) -> None:
     @app.post(
         "/v1/audio/translations",
         response_class=Response,
-        **describe_form("Translate speech into English", COMMON_FIELDS, 502),
+        **describe_form("Translate speech into English", COMMON_FIELDS, 429, 502),
     )
     async def translations(request: Request) -> Response:  # noqa: ARG001
         return Relay(door, route="/v1/audio/translations", task="translate")
 
-    @app.post("/v1/transcribe", **describe_pcm(502))
+    @app.post("/v1/transcribe", **describe_pcm(429, 502))
     async def transcribe(request: Request) -> Response:  # noqa: ARG001
         return Relay(door, route="/v1/transcribe", task=None)
 
@@ -101,12 +101,12 @@ def _add_audio(app: FastAPI, door: Door) -> None:
 def _add_models(app: FastAPI, door: Door, router: Router) -> None:
     @app.get("/v1/models", responses=errors(401, 503))
     async def models(request: Request) -> ModelList:
-        door.ensure_key(request.headers.get("authorization", ""))
+        tell_limits(request.scope, door.caller(request.headers.get("authorization", "")))
         return ModelList(object="list", data=models_in(await router.read_all()))
 
     @app.get("/v1/models/{name:path}", responses=errors(401, 404, 503))
     async def model(name: str, request: Request) -> Model:
-        door.ensure_key(request.headers.get("authorization", ""))
+        tell_limits(request.scope, door.caller(request.headers.get("authorization", "")))
         return model_named(name, await router.read_all())
 
 

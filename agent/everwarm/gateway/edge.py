@@ -1,4 +1,6 @@
-"""What is done to every request of the gateway, whatever route it takes: an id, and an orderly end of its connection."""
+"""What is done to every request of the gateway, whatever route it takes: an id, an orderly end of its connection, and
+the limits of its caller's key on the answer, be it a transcript or an error.
+"""
 
 from typing import Final
 
@@ -6,10 +8,12 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from everwarm.gateway.limits import Limited
 from everwarm_core.http.connection import WatchedConnection
 from everwarm_core.http.headers import REQUEST_ID_HEADER, sane_request_id
 
 _SCOPE_KEY: Final = "everwarm.request_id"
+_LIMITED: Final = "everwarm.limited"
 
 
 def request_id_of(scope: Scope) -> str:
@@ -17,6 +21,11 @@ def request_id_of(scope: Scope) -> str:
     request_id = scope[_SCOPE_KEY]
     assert isinstance(request_id, str)
     return request_id
+
+
+def tell_limits(scope: Scope, limited: Limited) -> None:
+    """Let the answer to the request in *scope* carry the limits of *limited*, as they are when it begins."""
+    scope[_LIMITED] = limited
 
 
 class Edge:
@@ -32,8 +41,11 @@ class Edge:
             return
         headers = Headers(scope=scope)
         request_id = scope[_SCOPE_KEY] = sane_request_id(headers.get(REQUEST_ID_HEADER, ""))
-        connection = WatchedConnection(
-            headers, receive, send, answer_headers=lambda _status: {REQUEST_ID_HEADER: request_id}
-        )
+
+        def answer_headers(_status: int) -> dict[str, str]:
+            limited: Limited | None = scope.get(_LIMITED)
+            return {REQUEST_ID_HEADER: request_id, **(limited.headers() if limited else {})}
+
+        connection = WatchedConnection(headers, receive, send, answer_headers=answer_headers)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self._app(scope, connection.receive, connection.send)

@@ -1,16 +1,18 @@
 """`Relay`: one request passed on, from its headers to the last byte of its answer, as an ASGI response.
 
-In order: key, place, declared length and content type are checked before anything of the body is read, so a refusal
-costs no upload. Then two things happen at once: a task records the body on a tape (and later notices that the caller
-has left), while the request waits until the model is known and hands the tape to the dispatcher. Exactly one answer
-comes out, in OpenAI's shape when it is an error. When the caller leaves, everything is cancelled, and with the
-connection the pod's place is given up.
+In order: key, place, the key's limits, declared length and content type are checked before anything of the body is
+read, so a refusal costs no upload. Then two things happen at once: a task records the body on a tape (and later notices
+that the caller has left), while the request waits until the model is known and hands the tape to the dispatcher.
+Exactly one answer comes out, in OpenAI's shape when it is an error. When the caller leaves, everything is cancelled,
+and with the connection the pod's place is given up.
 """
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -19,12 +21,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everwarm.audio_input import PCM_BYTES_PER_S, PCM_TYPE, guessed_s, longest_s
-from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.dispatch import Answer, Call, Exchange
 from everwarm.gateway.admission import Admission
-from everwarm.gateway.edge import request_id_of
+from everwarm.gateway.edge import request_id_of, tell_limits
 from everwarm.gateway.form import FormHead
+from everwarm.gateway.keys import Keyring
+from everwarm.gateway.limits import Caller, Utterance
 from everwarm.gateway.tape import BodyTape, ByteBudget
 from everwarm.routing.loads import AUDIO_PRIOR_S
 from everwarm.routing.router import Wish
@@ -54,6 +57,7 @@ from everwarm_core.telemetry import Attribute
 ATTEMPTS_HEADER: Final = "x-everwarm-attempts"
 UTTERANCE_S: Final = 30.0  # longer audio is a recording, whose length is added to the default deadline
 MAX_QUERY_FIELDS: Final = 64
+MAX_TOLD_BYTES: Final = 262_144  # of an answer parsed for its length, while nobody else is served; a guess
 CALLER_LEFT: Final = 499  # as nginx counts it; nobody reads this answer
 
 _PASSED_ON: Final = frozenset({"content-type", "retry-after", "x-should-retry", "cache-control"})
@@ -69,19 +73,22 @@ class Door:
         self.exchange: Final = exchange
         self.admission: Final = Admission(settings.gateway_limit_requests)
         self.budget: Final = ByteBudget(settings.gateway_limit_buffer_bytes)
-        self.keys: Final = (
-            SecretFile(settings.gateway_api_keys_file) if settings.gateway_api_keys_file else None
-        )
+        self.keys: Final = Keyring(settings.gateway_api_keys_file) if settings.gateway_api_keys_file else None
+        self.anybody: Final = Caller()
         self.durations: Final = telemetry.histogram(telemetry.REQUEST_DURATION)
         self.refusals: Final = telemetry.counter(telemetry.REFUSALS)
 
-    def ensure_key(self, authorization: str) -> None:
-        """Raise Unauthorized unless *authorization* is a bearer token that may come in."""
+    def caller(self, authorization: str) -> Caller:
+        """Who shows *authorization*, the header of that name; raises Unauthorized unless it is a bearer's known key.
+
+        While no keys are configured everybody is the same nameless caller, whom nothing limits.
+        """
         if self.keys is None:
-            return
+            return self.anybody
         scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not self.keys.accepts(key.strip()):
+        if scheme.lower() != "bearer":
             raise Unauthorized
+        return self.keys.caller(key.strip())
 
 
 class _CallerLeft(Exception):
@@ -119,15 +126,19 @@ class Relay(Response):
         """Check all that can be checked before the body is read, then relay; any error becomes the answer."""
         door = self._door
         try:
-            door.ensure_key(headers.get("authorization", ""))
-            with door.admission.place():
+            caller = door.caller(headers.get("authorization", ""))
+            outgoing.caller = caller.name
+            tell_limits(scope, caller)
+            with door.admission.place(), caller.utterance() as utterance:
+                tell_limits(scope, utterance)
                 given_s = _given_deadline_s(headers)
                 size = _declared_size(headers, door.settings.limit_body_bytes)
                 door.budget.ensure_room(size or 0)
                 form = _expected_form(headers.get("content-type", ""), self._task)
                 tape = BodyTape(limit_bytes=door.settings.limit_body_bytes, budget=door.budget, size=size)
                 try:
-                    await self._held(scope, headers, receive, given_s, tape, form, outgoing)
+                    upload = _Upload(tape, form, utterance, given_s)
+                    await self._held(scope, headers, receive, upload, outgoing)
                 finally:
                     tape.erase()
         except EverwarmError as error:
@@ -142,20 +153,18 @@ class Relay(Response):
         scope: Scope,
         headers: Mapping[str, str],
         receive: Receive,
-        given_s: float | None,
-        tape: BodyTape,
-        form: FormHead | None,
+        upload: "_Upload",
         outgoing: "_Outgoing",
     ) -> None:
         """Record the body and pass it on at the same time; both end when the answer is out or the caller has left."""
+        limit_s = self._door.settings.gateway_upload_seconds
         try:
             async with asyncio.TaskGroup() as group:
-                recording = group.create_task(
-                    _record(receive, tape, form, self._door.settings.gateway_upload_seconds)
-                )
+                recording = group.create_task(_record(receive, upload.tape, upload.form, limit_s))
                 try:
-                    await self._passed_on(scope, headers, given_s, tape, form, outgoing)
+                    await self._passed_on(scope, headers, upload, outgoing)
                 except EverwarmError as error:
+                    upload.utterance.costs(0.0)
                     await self._refused(error, outgoing)
                 finally:
                     recording.cancel()
@@ -163,42 +172,34 @@ class Relay(Response):
             outgoing.is_left()
 
     async def _passed_on(
-        self,
-        scope: Scope,
-        headers: Mapping[str, str],
-        given_s: float | None,
-        tape: BodyTape,
-        form: FormHead | None,
-        outgoing: "_Outgoing",
+        self, scope: Scope, headers: Mapping[str, str], upload: "_Upload", outgoing: "_Outgoing"
     ) -> None:
-        request = await _asked(tape, form, self._task, scope["query_string"])
+        request = await _asked(upload.tape, upload.form, self._task, scope["query_string"])
         outgoing.model = request.model
-        size = tape.size
         path = scope["raw_path"].decode("ascii")
         if scope["query_string"]:
             path += "?" + scope["query_string"].decode("ascii")
-        if form is None:
-            audio_s = most_s = AUDIO_PRIOR_S if size is None else size / PCM_BYTES_PER_S
-        else:
-            audio_s, most_s = guessed_s(form.file_head, size), longest_s(form.file_head, size)
+        audio_s = upload.audio_s()
+        upload.utterance.costs(audio_s)
         call = Call(
             path,
             {"content-type": headers["content-type"], REQUEST_ID_HEADER: outgoing.request_id},
-            tape,
+            upload.tape,
             Wish(request.model, request.language, audio_s),
         )
-        async with self._door.exchange.exchange(
-            call, deadline=self._deadline(given_s, tape, most_s)
-        ) as answer:
+        async with self._door.exchange.exchange(call, deadline=self._deadline(upload)) as answer:
+            upload.charge(answer)
             await outgoing.answer(answer)
 
-    def _deadline(self, given_s: float | None, tape: BodyTape, most_s: float) -> Deadline:
+    def _deadline(self, upload: "_Upload") -> Deadline:
         """The caller's own deadline; else the default, plus what a recording may last and the upload may take."""
-        if given_s is not None:
-            return Deadline.after(given_s)
-        settings = self._door.settings
+        if upload.given_s is not None:
+            return Deadline.after(upload.given_s)
+        settings, most_s = self._door.settings, upload.most_s()
         limit_s = settings.deadline_seconds + (most_s if most_s > UTTERANCE_S else 0.0)
-        return Deadline.after(limit_s if tape.is_complete else limit_s + settings.gateway_upload_seconds)
+        return Deadline.after(
+            limit_s if upload.tape.is_complete else limit_s + settings.gateway_upload_seconds
+        )
 
     async def _refused(self, error: EverwarmError, outgoing: "_Outgoing") -> None:
         if isinstance(error, CapacityError):
@@ -218,12 +219,45 @@ class Relay(Response):
         log.info(
             "request.answered",
             route=self._route,
+            caller=outgoing.caller,
             model=outgoing.model,
             status=outgoing.status,
             pod=outgoing.pod,
             attempts=outgoing.attempts,
             seconds=round(took_s, 4),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """What comes in with one request: its body, and whose place and seconds it takes.
+
+    form: None for raw samples; given_s: the caller's own deadline.
+    """
+
+    tape: BodyTape
+    form: FormHead | None
+    utterance: Utterance
+    given_s: float | None
+
+    def audio_s(self) -> float:
+        """Seconds of audio, as well as they are known by now: exact for whole raw samples and WAV files."""
+        size = self.tape.size
+        if self.form is not None:
+            return guessed_s(self.form.file_head, size)
+        return AUDIO_PRIOR_S if size is None else size / PCM_BYTES_PER_S
+
+    def most_s(self) -> float:
+        """Seconds that it can hardly exceed."""
+        return self.audio_s() if self.form is None else longest_s(self.form.file_head, self.tape.size)
+
+    def charge(self, answer: Answer) -> None:
+        """Take from the caller what *answer* was worth: nothing for an error, else what it tells, else what is known."""
+        if not self.utterance.caller.is_metered:
+            return
+        told_s = None if self.form is None else _told_s(answer)
+        audio_s = self.audio_s() if told_s is None else told_s
+        self.utterance.costs(0.0 if answer.status >= 400 else audio_s)
 
 
 class _Outgoing:
@@ -236,6 +270,7 @@ class _Outgoing:
         self._has_ended = False
         self.request_id: Final = request_id
         self.status = 500
+        self.caller = ""
         self.model = ""
         self.pod = ""
         self.attempts = 0
@@ -344,6 +379,24 @@ async def _asked(
         return parse_transcription_fields(form.fields, task=task)
     # The rest may still come after the file; how fields fit together is for the pod to judge.
     return parse_transcription_fields([f for f in form.fields if f[0] in ("model", "language")], task=task)
+
+
+def _told_s(answer: Answer) -> float | None:
+    """Seconds of audio in a JSON answer: verbose_json's `duration`, json's `usage`, whole seconds rounded up."""
+    is_json = answer.headers.get("content-type", "").startswith("application/json")
+    if not is_json or answer.body is None or len(answer.body) > MAX_TOLD_BYTES:
+        return None
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    usage = document.get("usage")
+    for told in (document.get("duration"), usage.get("seconds") if isinstance(usage, dict) else None):
+        if isinstance(told, int | float) and 0 <= told < math.inf:
+            return float(told)
+    return None
 
 
 def _expected_form(content_type: str, task: Task | None) -> FormHead | None:

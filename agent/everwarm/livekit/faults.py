@@ -57,7 +57,9 @@ def _timeout(error: EverwarmError, _: str) -> APIError:
 LIVEKIT_ERRORS: Final[Mapping[type[EverwarmError], Make]] = {
     InvalidRequest: _status(retryable=False),
     UploadTooSlow: _status(retryable=True),  # the network's fault, not the utterance's
-    CapacityError: _status(retryable=True),  # full, draining or not warm yet: a place may be free by then
+    CapacityError: _status(
+        retryable=True
+    ),  # full, draining, not warm yet, or enough for now: a place may be free by then
     DeadlineExceeded: _timeout,
     DecodeCancelled: _status(retryable=True),
     PodFailed: _connection,

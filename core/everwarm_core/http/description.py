@@ -1,7 +1,8 @@
 """What /openapi.json says of the audio routes, in the words of OpenAI's audio API: keyword arguments for FastAPI.
 
 Handlers take nothing but the request, for FastAPI would otherwise parse the body before anybody could refuse it; what
-it would have derived from parameters is written down here, once for pods and gateway. The gateway may answer 502 too.
+it would have derived from parameters is written down here, once for pods and gateway. The gateway may answer 429 and
+502 too.
 """
 
 from typing import Any, Final
@@ -16,6 +17,7 @@ _ERROR_MEANINGS: Final = {
     404: "No such model",
     408: "The body came too slowly",
     413: "Too many bytes, or too many seconds of audio",
+    429: "This API key has what it may have for now: try again after `retry-after` seconds",
     502: "Several pods failed on this request",
     503: "Full, not warm yet, or shutting down: try again after `retry-after` seconds, or elsewhere",
     504: "The deadline of the request ran out first",
