@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from everwarm import errors, livekit
+    from everwarm import errors, livekit, pipecat
     from everwarm.client import Client
     from everwarm.routing import Router
     from everwarm_core.transcript import Segment, Transcript, Word
 
-__all__ = ["Client", "Router", "Segment", "Transcript", "Word", "errors", "livekit"]
+__all__ = ["Client", "Router", "Segment", "Transcript", "Word", "errors", "livekit", "pipecat"]
 
 _HOME: Final = {
     "Client": "everwarm.client",
@@ -29,7 +29,7 @@ _HOME: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"errors", "livekit"}:
+    if name in {"errors", "livekit", "pipecat"}:
         return import_module(f"everwarm.{name}")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)

@@ -12,7 +12,8 @@ from typing import Any, Final, Unpack
 from livekit.agents import stt
 from livekit.agents.vad import VAD
 
-from everwarm.livekit.connection import Connection, Fallback, Options, options_of
+from everwarm.connection import Connection
+from everwarm.livekit.connection import Fallback, Options, options_of
 from everwarm.livekit.stt import STT
 from everwarm_core.logs import Tag, library_logger
 

@@ -20,8 +20,9 @@ from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer
 
 from everwarm.audio_input import SAMPLE_RATE
+from everwarm.connection import Connection, language_of
 from everwarm.deadline import Deadline
-from everwarm.livekit.connection import Connection, Fallback, Options, language_of, options_of
+from everwarm.livekit.connection import Fallback, Options, options_of
 from everwarm.livekit.faults import livekit_error
 from everwarm.livekit.own_loop import OwnLoop, Stopped
 from everwarm.livekit.pods import Transcriber, Utterance, opened_pods
