@@ -30,13 +30,12 @@ def test_event_is_one_line_of_json_and_an_empty_one(text: str) -> None:
     assert json.loads(event.removeprefix("data: "))["delta"] == text
 
 
-def test_last_event_carries_text_languages_and_usage() -> None:
+def test_last_event_carries_text_and_languages() -> None:
     done = done_event(Transcript(language="en", duration=2.1, text="Hello you."))
     assert json.loads(done.decode().removeprefix("data: ")) == {
         "type": "transcript.text.done",
         "text": "Hello you.",
         "languages": [{"code": "en"}],
-        "usage": {"type": "duration", "seconds": 3},
     }
 
 

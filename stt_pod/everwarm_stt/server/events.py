@@ -8,7 +8,7 @@ import json
 
 from everwarm_core.errors import EverwarmError
 from everwarm_core.openai_errors import error_body
-from everwarm_core.transcript import Transcript, usage_of
+from everwarm_core.transcript import Transcript
 
 
 class Deltas:
@@ -37,12 +37,9 @@ def delta_event(delta: str) -> bytes:
 
 
 def done_event(transcript: Transcript) -> bytes:
-    """The whole text, and what was consumed."""
-    usage = usage_of(transcript.duration).model_dump()
+    """The whole text. No `usage`: in this event OpenAI's type knows tokens alone, and strict clients would refuse seconds."""
     languages = [{"code": transcript.language}]
-    return _event(
-        {"type": "transcript.text.done", "text": transcript.text, "languages": languages, "usage": usage}
-    )
+    return _event({"type": "transcript.text.done", "text": transcript.text, "languages": languages})
 
 
 def error_event(error: EverwarmError) -> bytes:
