@@ -37,7 +37,7 @@ EMPTY_GRACE_S: Final = (
     ENTRY_TTL_S + 2 * HEARTBEAT_S
 )  # by then every live pod has told an empty Redis of itself again
 KNOWN_FOR_S: Final = 600.0  # that long a name outlives its last pod before it is a 404 again; a guess
-WARM_UP_PRIOR_S: Final = 5.0  # until a warm pod of the name tells what it took
+WARM_UP_PRIOR_S: Final = 5.0  # until a warm pod of the name has told what it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,7 @@ class Router:
         self._whole: Snapshot | None = None
         self._reading_whole = asyncio.Lock()
         self._wanted_at: dict[str, float] = {}
+        self._warm_ups: dict[str, float] = {}
         self._epoch = ""
         self._epoch_seen_at = clock()
 
@@ -250,6 +251,7 @@ class Router:
         async with self._reading_whole:
             if self._whole is None or self._clock() - self._whole.taken_at >= READ_ALL_EVERY_S:
                 self._whole = await self._source.read_all()
+                self._remember_warm_ups(self._whole, self._whole.names)
             return self._whole
 
     def _view(self, model: str) -> Snapshot | None:
@@ -311,24 +313,29 @@ class Router:
         snapshot = self._view(model)
         if snapshot is None:
             return RegistryUnavailable("it was not read once since the start, and no fallback URL answered")
-        measured = [
-            lease.pod.load_s + lease.pod.warm_s
-            for lease in snapshot.leases
-            if model in lease.pod.names and lease.pod.warm_s > 0
-        ]
-        return ModelNotWarm(model, retry_after_s=median(measured) if measured else WARM_UP_PRIOR_S)
+        measured_s = warm_up_s(snapshot, model) or self._warm_ups.get(model)
+        return ModelNotWarm(model, retry_after_s=measured_s or WARM_UP_PRIOR_S)
 
     async def _watch(self) -> None:
         """Take over every new snapshot, wake who waits for a pod, and tell who waits for one that is gone."""
         seen: Snapshot | None = None
         boots: frozenset[str] = frozenset()
         while True:
-            seen = await self._source.changed(seen)
+            last, seen = seen, await self._source.changed(seen)
             self.loads.observe(seen)
             before, boots = boots, frozenset(lease.pod.boot for lease in seen.leases)
+            if last is not None and (gone := before - boots):
+                left = [lease.pod for lease in last.leases if lease.pod.boot in gone]
+                self._remember_warm_ups(last, {name for pod in left for name in pod.names})
             self._wake_for_places(seen, has_new_pods=bool(boots - before))
             if not seen.frozen and self._lost.keys() - boots:
                 await self._tell_lost(boots)
+
+    def _remember_warm_ups(self, snapshot: Snapshot, names: Collection[str]) -> None:
+        """Keep what the pods of *names* in *snapshot* have measured: of some, the last pod may be gone by now, or soon."""
+        for name in names:
+            if (measured_s := warm_up_s(snapshot, name)) is not None:
+                self._warm_ups[name] = measured_s
 
     def _wake_for_places(self, snapshot: Snapshot, *, has_new_pods: bool) -> None:
         """End as many pauses as there are places in *snapshot*; all of them when a new pod may hold what they want."""
@@ -347,6 +354,19 @@ class Router:
             for boot in self._lost.keys() - alive:
                 for on_lost in tuple(self._lost.get(boot, ())):
                     on_lost()
+
+
+def warm_up_s(snapshot: Snapshot, name: str) -> float | None:
+    """Seconds from a process's start until it is warm, the median of the pods of *name* that have measured it.
+
+    None while none of them has. Pods of one name have the same weights, and mostly the same kind of node.
+    """
+    measured = [
+        lease.pod.load_s + lease.pod.warm_s
+        for lease in snapshot.leases
+        if name in lease.pod.names and lease.pod.warm_s > 0
+    ]
+    return median(measured) if measured else None
 
 
 def _candidates(snapshot: Snapshot, wish: Wish) -> Iterator[tuple[Sequence[Lease], bool]]:

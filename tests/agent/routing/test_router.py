@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
 from redis.asyncio import Redis
 
 from everwarm.deadline import Deadline
 from everwarm.routing.pick import Reason
-from everwarm.routing.router import Router
+from everwarm.routing.router import WARM_UP_PRIOR_S, Router, warm_up_s
 from everwarm.settings import AgentSettings
 from everwarm.sources import pod_source
 from everwarm_core.errors import ModelNotFound, ModelNotWarm, RegistryUnavailable
-from everwarm_core.registry.records import PodState
-from tests.fixtures.records import WAIT_S, pod_record
+from everwarm_core.registry.records import Lease, PodState, Snapshot
+from tests.fixtures.records import FEW_NAMES, WAIT_S, pod_record, snapshots
 from tests.fixtures.valkey import OwnedValkey
 from tests.support.faulty_pods import announce, withdraw
 from tests.support.waiting import until
@@ -95,14 +97,58 @@ async def test_router_calls_a_name_unknown_at_once_when_the_registry_holds_other
 
 async def test_router_holds_for_a_name_whose_last_pod_has_left(redis_url: str) -> None:
     """Scaled to zero or restarting is not unknown: an agent's next utterance must not be told 404."""
-    pod, other = pod_record("pod-a"), pod_record("pod-b", names=("tiny.en",), model="tiny.en")
+    pod = pod_record("pod-a", load_s=3.0, warm_s=4.0)
+    other = pod_record("pod-b", names=("tiny.en",), model="tiny.en")
     await announce(redis_url, [pod, other])
     async with routing(redis_url) as router:
         (await router.route("base.en", "en", deadline=soon())).abandoned()
         await withdraw(redis_url, pod)
         await until(lambda: is_told_of(router, "base.en") and "base.en" not in router.snapshot.names)  # type: ignore[union-attr]  # told
-        with pytest.raises(ModelNotWarm):
+        with pytest.raises(ModelNotWarm) as told:
             await router.route("base.en", "en", deadline=Deadline.after(0.2))
+        assert told.value.retry_after_s == 7.0  # what its last pod took
+        async with Redis.from_url(redis_url) as redis:
+            assert await redis.exists("everwarm:{local}:wanted:base.en")
+
+
+async def test_router_takes_the_newest_measure_of_a_name_over_what_it_remembers(redis_url: str) -> None:
+    first, second = pod_record("pod-a", load_s=3.0, warm_s=4.0), pod_record("pod-b", load_s=8.0, warm_s=1.0)
+    await announce(redis_url, [first])
+    async with routing(redis_url) as router:
+        (await router.route("base.en", "en", deadline=soon())).abandoned()
+        await withdraw(redis_url, first)
+        await announce(redis_url, [replace(second, state=PodState.DRAINING)])
+        await until(lambda: router.snapshot is not None and router.snapshot.by_id.keys() == {"pod-b"})
+        with pytest.raises(ModelNotWarm) as told:
+            await router.route("base.en", "en", deadline=Deadline.after(0.2))
+        assert told.value.retry_after_s == 9.0
+
+
+async def test_router_guesses_while_no_pod_of_the_name_has_measured_anything(redis_url: str) -> None:
+    await announce(redis_url, [pod_record(state=PodState.LOADING, load_s=0.0, warm_s=0.0)])
+    async with routing(redis_url) as router:
+        with pytest.raises(ModelNotWarm) as told:
+            await router.route("base.en", "en", deadline=Deadline.after(0.2))
+        assert told.value.retry_after_s == WARM_UP_PRIOR_S
+
+
+@given(snapshot=snapshots(), name=FEW_NAMES)
+def test_warm_up_is_between_the_shortest_and_the_longest_that_pods_of_the_name_took(
+    snapshot: Snapshot, name: str
+) -> None:
+    took = [p.load_s + p.warm_s for p in (x.pod for x in snapshot.leases) if name in p.names and p.warm_s]
+    found = warm_up_s(snapshot, name)
+    assert (found is None) == (not took)
+    assert found is None or min(took) <= found <= max(took)
+
+
+def test_warm_up_of_a_pod_that_is_still_loading_does_not_count() -> None:
+    pods = [
+        pod_record("pod-a", load_s=20.0, warm_s=0.0, state=PodState.WARMING),
+        pod_record("pod-b", load_s=2.0, warm_s=1.0),
+    ]
+    snapshot = Snapshot(taken_at=0.0, epoch="one", leases=tuple(Lease(pod, 5.0) for pod in pods))
+    assert warm_up_s(snapshot, "base.en") == 3.0
 
 
 async def test_router_says_that_the_registry_is_unreachable_when_it_never_was(
