@@ -26,7 +26,7 @@ def everwarm(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_and_shows_examples(tmp_path: Path) -> None:
     said = everwarm("--help", folder=tmp_path)
     assert said.returncode == 0
-    for command in ("demo", "up", "transcribe", "status", "gateway", "--version", "Examples"):
+    for command in ("demo", "up", "transcribe", "status", "gateway", "key", "--version", "Examples"):
         assert command in said.stdout
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from everwarm.api_keys import MAX_LIMIT, MAX_NAME_CHARS, is_name
 from everwarm.cli.endpoint import HTTP_SCHEMES, REDIS_SCHEMES, is_url
 from everwarm_core.errors import EverwarmError
 
@@ -45,6 +46,12 @@ def _checked_url(given: str | None) -> str | None:
 def _checked_redis_url(given: str | None) -> str | None:
     if given is not None and not is_url(given, REDIS_SCHEMES):
         raise typer.BadParameter("write it as redis://host:6379/0")
+    return given
+
+
+def _checked_name(given: str | None) -> str | None:
+    if given is not None and not is_name(given):
+        raise typer.BadParameter(f"use letters, digits and any of ._@/+-, at most {MAX_NAME_CHARS}")
     return given
 
 
@@ -220,6 +227,47 @@ def gateway(
     from everwarm.cli.gateway import run
 
     run(gateway_host=host, gateway_port=port, redis_url=redis_url, namespace=namespace)
+
+
+@app.command(
+    epilog="""[bold]Examples[/bold]
+
+everwarm key --name call-centre >> keys [dim]# adds the line and shows the key[/dim]
+
+everwarm key --name trial --concurrent 4 --audio-seconds-per-minute 600
+
+everwarm key --json [dim]# both, for a program[/dim]"""
+)
+def key(
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="LABEL", callback=_checked_name, help="What logs call its caller."),
+    ] = None,
+    concurrent: Annotated[
+        int | None,
+        typer.Option("--concurrent", metavar="N", min=1, max=MAX_LIMIT, help="Utterances at a time."),
+    ] = None,
+    audio_seconds_per_minute: Annotated[
+        int | None,
+        typer.Option(
+            "--audio-seconds-per-minute",
+            metavar="N",
+            min=1,
+            max=MAX_LIMIT,
+            help="Seconds of audio, in any minute on the average.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: key and line.")] = False,
+) -> None:
+    """Make an API key for the gateway: the key, shown this once on stderr, and the line that lets it in, on stdout.
+
+    The line holds the key's hash. It goes into the file of EVERWARM_GATEWAY_API_KEYS_FILE, in a cluster a Secret.
+    Limits are those of each gateway; without one nothing limits the key.
+    """
+    from everwarm.cli.key import run_key
+
+    run_key(name or "", concurrent, audio_seconds_per_minute, as_json=json)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from everwarm.deadline import Clock
 from everwarm_core.errors import EverwarmError, RateLimited
 
 LEAST_S: Final = 1.0  # left in the bucket lets an utterance in; less would let a debtor in again for crumbs
+ROUNDING_S: Final = 1e-6  # floats: who comes back exactly when he was told is let in
 PLACE_RETRY_S: Final = 1.0  # an utterance's usual length of life; nobody knows when a place comes free
 MINUTE_S: Final = 60.0
 
@@ -71,7 +72,8 @@ class Bucket:
 
     def wait_s(self) -> float:
         """Seconds until it lets an utterance in; 0.0 when it does now."""
-        return max(0.0, (LEAST_S - self.left_s) / self.rate)
+        missing_s = LEAST_S - self.left_s
+        return missing_s / self.rate if missing_s > ROUNDING_S else 0.0
 
     def until_full_s(self) -> float:
         """Seconds until it is full again, when nothing more is taken."""

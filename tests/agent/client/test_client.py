@@ -14,7 +14,7 @@ from pydantic import SecretStr
 import everwarm
 from everwarm.errors import InvalidParameter, PodDraining, PodFailed, RegistryUnavailable, UnsupportedLanguage
 from everwarm.settings import AgentSettings
-from everwarm_core.errors import GatewayFull
+from everwarm_core.errors import GatewayFull, RateLimited
 from tests.support.faulty_pods import announce, die, faulty_pod, record_of, status, tell
 
 SPEECH = np.zeros(16_000, dtype=np.int16)
@@ -165,7 +165,16 @@ async def test_pods_are_shown_the_internal_token_and_a_rotated_one_soon(
         assert pod.received[0].headers["authorization"] == "Bearer old"
 
 
-@pytest.mark.parametrize("fault", [tell(GatewayFull("9 requests", retry_after_s=1.0)), die, status(502)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        tell(GatewayFull("9 requests", retry_after_s=1.0)),
+        tell(RateLimited("1 utterance at a time", retry_after_s=1.0)),
+        status(429),
+        die,
+        status(502),
+    ],
+)
 async def test_the_one_address_is_asked_again(fault: object) -> None:
     async with faulty_pod("door", fault) as door, everwarm.Client(base_url=door.url) as client:  # type: ignore[arg-type]  # behaviours
         assert (await client.transcribe(SPEECH, model="base.en")).text == "door"
@@ -180,6 +189,15 @@ async def test_the_one_address_is_not_asked_again_later_than_the_deadline() -> N
                 await client.transcribe(SPEECH, model="base.en", deadline_s=0.5)
             assert time.monotonic() - began < 0.5
         assert door.asked == 1
+
+
+async def test_the_one_address_is_asked_again_no_sooner_than_it_said() -> None:
+    async with faulty_pod("door", tell(RateLimited("1 utterance at a time", retry_after_s=2.0))) as door:
+        async with everwarm.Client(base_url=door.url) as client:
+            began = time.monotonic()
+            await client.transcribe(SPEECH, model="base.en")
+            assert time.monotonic() - began >= 2.0
+        assert door.asked == 2
 
 
 async def test_an_answer_that_is_no_transcript_is_a_failure_of_the_pod() -> None:
