@@ -4,18 +4,30 @@ No I/O in here: a token file is named, not read. Arguments given in code win ove
 somebody else's program may have none of these set. Times carry their unit in the name, as the pods' settings do.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from everwarm_core.environment import PREFIX, split_list
 
 FORM_OVERHEAD_BYTES: Final = 1 << 20  # boundaries, part headers and the text fields beside the file
 
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/*,]+")
+
+
+def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
+    """*given* as it is; a path, if only a slash at the end, would never match what a browser sends."""
+    for origin in given:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin; write it as https://app.example.com, or * for all")
+    return given
+
 
 Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterValidator(_origins)]
 
 
 class AgentSettings(BaseSettings):
@@ -55,7 +67,12 @@ class GatewaySettings(AgentSettings):
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port to listen on; 0 takes a free one."""
     gateway_api_keys_file: Path | None = None
-    """File with the keys callers may show, one a line; read again when it changes. Without it everybody may call."""
+    """File with the keys callers may show, one a line: the key, or `sha256:` and its hash, then what it may take, if not
+    all (docs/how-to/operate.md#keys-and-limits). Read again when it changes. A key's limits are those of each gateway.
+    Without the file everybody may call."""
+    gateway_cors_origins: Origins = ()
+    """Origins whose pages may call from a browser, comma-separated, as `https://app.example.com`; `*` for all. Without
+    one, browsers keep answers from pages of other origins."""
     gateway_limit_requests: PositiveInt = 512
     """Requests held at a time; more is answered 503 before its body is read."""
     gateway_limit_upload_bytes: PositiveInt = 26_214_400

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
+from everwarm.gateway.cors import Cors
 from everwarm.gateway.edge import Edge, tell_limits
 from everwarm.gateway.models import Model, model_named, models_in
 from everwarm.gateway.relay import Door, Relay
@@ -65,7 +66,9 @@ def create_app(door: Door, router: Router, *, metrics_page: MetricsPage | None =
         # FastAPI's own spans would double ours, and record query strings, which hold what callers put into `prompt`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.add_middleware(Edge)
+    if origins := door.settings.gateway_cors_origins:
+        app.add_middleware(Cors, origins=origins)
+    app.add_middleware(Edge)  # around it, so that preflights have an id too
     _add_audio(app, door)
     _add_models(app, door, router)
     _add_probes(app, door, router, metrics_page)
