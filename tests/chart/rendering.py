@@ -32,6 +32,7 @@ EVERYTHING: Final[Values] = {
     },
     "gateway": {
         "apiKeys": {"existingSecret": "keys"},
+        "corsOrigins": ["https://app.example.com"],
         "autoscaling": {"enabled": True},
         "ingress": {"enabled": True, "hosts": ["speech.example.com"]},
         "httpRoute": {"enabled": True, "parentRefs": [{"name": "public", "namespace": "gateways"}]},

@@ -295,11 +295,31 @@ def test_helm_test_fails_when_other_words_come_back(tmp_path: Path) -> None:
     assert "not heard: Thursday" in done.stderr
 
 
-@pytest.mark.parametrize("keys", ["first\nsecond\n", "first"], ids=["two", "one without an end"])
-def test_helm_test_shows_the_first_key(tmp_path: Path, keys: str) -> None:
+HASHED = f"sha256:{'0' * 64} name=desk"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "first\nsecond\n",
+        "first",
+        "first name=desk concurrent=4\nsecond\n",
+        f"# keys\n\n{HASHED}\nfirst name=desk",
+    ],
+    ids=["two", "one without an end", "with limits", "behind a hash"],
+)
+def test_helm_test_shows_the_first_plain_key(tmp_path: Path, keys: str) -> None:
     (tmp_path / "api-keys").mkdir()
     (tmp_path / "api-keys" / "api-keys").write_text(keys, encoding="utf-8")
     done = run_test(
         tmp_path, program(tmp_path / "bin", 'echo "$EVERWARM_API_KEY appointment Thursday"'), MODEL="tiny"
     )
     assert "heard: first appointment" in done.stdout
+
+
+def test_helm_test_says_what_it_needs_when_it_knows_no_key(tmp_path: Path) -> None:
+    (tmp_path / "api-keys").mkdir()
+    (tmp_path / "api-keys" / "api-keys").write_text(f"{HASHED}\n", encoding="utf-8")
+    done = run_test(tmp_path, program(tmp_path / "bin", "echo appointment Thursday"), MODEL="tiny")
+    assert done.returncode != 0
+    assert "test.apiKey.existingSecret" in done.stderr

@@ -330,6 +330,26 @@ def test_gateway_asks_for_a_key_when_there_are_keys_and_the_test_shows_one(on: b
         assert ("api-keys" in {volume["name"] for volume in spec["volumes"]}) is on
 
 
+def test_the_test_shows_a_plain_key_of_its_own_where_there_is_one() -> None:
+    objects = rendered(EVERYTHING, {"test": {"apiKey": {"existingSecret": "plain", "key": "k"}}})
+    gateway, test = the(objects, "Deployment", "-gateway"), the(objects, "Pod", "-test")
+    assert env_of(test)["KEY"] == "k"
+    mounted = {
+        name: volume["secret"]["secretName"]
+        for name, spec in (("gateway", gateway["spec"]["template"]["spec"]), ("test", test["spec"]))
+        for volume in spec["volumes"]
+        if volume["name"] == "api-keys"
+    }
+    assert mounted == {"gateway": "keys", "test": "plain"}
+
+
+@pytest.mark.parametrize("origins", [[], ["*"], ["https://a.example.com", "http://localhost:3000"]])
+def test_pages_of_the_origins_named_may_call_and_no_other(origins: list[str]) -> None:
+    gateway = the(rendered(nested("gateway.corsOrigins", origins)), "Deployment", "-gateway")
+    given = env_of(gateway).get("EVERWARM_GATEWAY_CORS_ORIGINS")
+    assert given == (",".join(origins) or None)
+
+
 @pytest.mark.parametrize("on", [True, False])
 def test_every_part_exports_to_the_collector_when_there_is_one(on: bool) -> None:  # noqa: FBT001
     objects = rendered(EVERYTHING if on else {})

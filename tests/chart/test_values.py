@@ -46,6 +46,9 @@ def refusal(*values: Values) -> str:
         ("gateway.resources.limit", {}, "/gateway/resources"),
         ("gateway.ingress.hosts", ["https://x"], "/gateway/ingress/hosts/0"),
         ("gateway.httpRoute.parentRefs", [{"namespace": "a"}], "/gateway/httpRoute/parentRefs/0"),
+        ("gateway.corsOrigins", ["https://app.example.com/"], "/gateway/corsOrigins/0"),
+        ("gateway.apiKeys.keys", ["k"], "/gateway/apiKeys"),
+        ("test.apiKey", "k", "/test/apiKey"),
         ("gateway.drainSeconds", 0, "/gateway/drainSeconds"),
         ("gateway.runAsUser", 0, "/gateway/runAsUser"),
         ("operator.namespaces", ["Speech"], "/operator/namespaces/0"),
@@ -163,6 +166,7 @@ OTHER: dict[str, Any] = {
     "gateway.namespace": "voice",
     "gateway.service.type": "NodePort",
     "gateway.fallbackUrls": ["http://other:8000"],
+    "gateway.corsOrigins": ["https://other.example.com", "*"],
     "gateway.ingress.path": "/other",
     "gateway.httpRoute.path": "/other",
     "gateway.ingress.hosts": ["other.example.com"],
@@ -217,6 +221,8 @@ def base_for(path: str) -> Values:
         return merged(EVERYTHING, EXTERNAL)
     if path == "gateway.namespace":
         return merged(EVERYTHING, WIDE)
+    if path == "test.apiKey.key":
+        return merged(EVERYTHING, nested("test.apiKey.existingSecret", "mine"))
     if path == "gateway.replicas":
         return merged(EVERYTHING, nested("gateway.autoscaling.enabled", False))
     if path == "valkey.enabled":
