@@ -6,6 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.stt.test_http_refusals import REFUSALS, send
+from tests.support.described import operations, statuses_of
 from tests.support.pods import PodProcess
 from tests.support.speech import clips
 from tests.support.wire import ask, ask_form, ask_pcm
@@ -116,3 +117,9 @@ def test_metrics_are_a_prometheus_page_with_the_names_dashboards_use(pod: PodPro
 def test_process_has_loaded_its_weights_once(pod: PodProcess) -> None:
     page = ask(pod.url, "/metrics").body.decode()
     assert '\neverwarm_model_loads_total{everwarm_model="tiny.en"} 1.0\n' in page
+
+
+def test_no_request_is_answered_by_anything_that_is_not_described(pod: PodProcess) -> None:
+    for operation in operations(pod.url):
+        seen = statuses_of(operation, model="tiny.en", headers={}, examples=25)
+        assert seen, operation.label
