@@ -15,6 +15,8 @@ BENCHMARKS: Final = {
     "allocator": "time and memory of the same requests under three settings of malloc",
     "routing": "time to choose among 5,000 pods",
     "overhead": "what client and HTTP add to the pod's own time",
+    "gateway": "what the gateway adds to an utterance, at half of the load",
+    "realtime": "realtime sessions: finals decoded in the pause, and the memory of idle ones",
     "chaos": "pods and Valkey killed under steady load: lost requests",
     "operator_latency": "what the operator takes from apply to Ready, and from the registry to a gate",
     "operator_scale": "a hundred and a thousand WhisperModels: time, writes and memory of the operator",

@@ -21,6 +21,7 @@ from everwarm.audio_input import PCM_TYPE, AudioInput, EncodedFile, Pcm, form, i
 from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.dispatch import (
+    Answer,
     BytesBody,
     Call,
     DirectDispatcher,
@@ -39,6 +40,7 @@ from everwarm_core.requests import Task, TranscriptionRequest, parse_transcribe_
 from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_core.transcript import Granularities, Transcript, parse_verbose_json
 
+GLANCE_S: Final = 5.0  # by then the speech has gone on, or a final is on its way
 UTTERANCE_S: Final = 30.0  # longer audio is a recording, which gets its own length on top of the deadline
 
 
@@ -143,13 +145,33 @@ class Client:
             span.set_attribute(Attribute.REQUEST_ID, call.headers[REQUEST_ID_HEADER])
             limit_s = deadline_s or self._opened.settings.deadline_seconds + _recording_s(source)
             async with self._opened.exchange.exchange(call, deadline=Deadline.after(limit_s)) as answer:
-                if answer.status >= 400:
-                    raise error_from_response(answer.status, answer.body or b"", answer.headers)
                 span.set_attribute(Attribute.POD, answer.pod)
-                try:
-                    return parse_verbose_json(answer.body or b"")
-                except ValidationError as error:
-                    raise PodFailed(answer.pod, "its answer is no transcript") from error
+                return transcript_of(answer)
+
+    async def glance(
+        self,
+        audio: AudioInput,
+        *,
+        model: str,
+        language: str | None = None,
+        prompt: str | None = None,
+        word_timestamps: bool = False,
+        deadline_s: float = GLANCE_S,
+        request_id: str | None = None,
+    ) -> Transcript | None:
+        """The transcript of *audio* if a slot is idle now; None when none is, or when anything else is in the way.
+
+        For looks at speech that goes on, which must not cost anybody a place. Arguments as of `transcribe`.
+        """
+        if self._opened is None:
+            return None
+        call = _call(
+            read_audio(audio),
+            _request(model, language, prompt, None, word_timestamps=word_timestamps, task="transcribe"),
+            request_id or new_request_id(),
+        )
+        answer = await self._opened.exchange.glance(call, deadline=Deadline.after(deadline_s))
+        return None if answer is None else transcript_of(answer)
 
     def _settings(self) -> AgentSettings:
         given: dict[str, Any] = {name: value for name, value in self._given.items() if value is not None}
@@ -213,6 +235,16 @@ def _call(source: Pcm | EncodedFile, request: TranscriptionRequest, request_id: 
 @lru_cache(maxsize=64)
 def _pcm_path(request: TranscriptionRequest) -> str:
     return f"/v1/transcribe?{urlencode(transcribe_query(request))}"
+
+
+def transcript_of(answer: Answer) -> Transcript:
+    """The transcript in *answer*; raises the error that it tells instead, or PodFailed when it tells neither."""
+    if answer.status >= 400:
+        raise error_from_response(answer.status, answer.body or b"", answer.headers)
+    try:
+        return parse_verbose_json(answer.body or b"")
+    except ValidationError as error:
+        raise PodFailed(answer.pod, "its answer is no transcript") from error
 
 
 def _recording_s(source: Pcm | EncodedFile) -> float:

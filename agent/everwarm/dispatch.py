@@ -6,7 +6,7 @@ dies, hangs or answers nonsense costs a retry, not the utterance:
 - full or draining: said before the body is read; the next pod at once, and when all were asked, a short wait for a
   place to come free, until the caller's deadline. Then the pods' own 503 is the caller's answer.
 - dead, cut off, hung, 5xx: another pod, within the retry budget, at most `MAX_FAILURES` times for one utterance, for
-  it may be the utterance that kills them. A pod has hung when it takes a multiple of the time expected, or when the
+  it may be the utterance that kills them. A pod that cannot even be connected to was not killed by it, and does not count. A pod has hung when it takes a multiple of the time expected, or when the
   registry has lost it while its answer is awaited.
 - a kept-alive connection that turns out dead says nothing about the pod; the same pod is asked again.
 - any other 4xx is the caller's answer.
@@ -49,10 +49,17 @@ from everwarm_core.errors import (
     ModelNotWarm,
     PodDraining,
     PodFailed,
+    PodUnreachable,
     Unauthorized,
     http_error,
 )
-from everwarm_core.http.headers import DEADLINE_HEADER, INFLIGHT_HEADER, POD_HEADER, SLOTS_HEADER
+from everwarm_core.http.headers import (
+    DEADLINE_HEADER,
+    IDLE_HEADER,
+    INFLIGHT_HEADER,
+    POD_HEADER,
+    SLOTS_HEADER,
+)
 from everwarm_core.openai_errors import error_from_response
 from everwarm_core.telemetry import Attribute, SpanName
 
@@ -82,6 +89,7 @@ FULL_PAUSE_DOUBLINGS: Final = 3  # up to 2.4 s: many waiting utterances must not
 DIRECT_PAUSE_S: Final = 0.2  # where the other side does not say when to come again
 PIECE_BYTES: Final = 262_144
 
+_NO_CONNECTION: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _DECODE: Final = re.compile(r"(?:^|,)\s*decode\s*(?:;[^,]*)?;\s*dur=([0-9.]+)")
 
 
@@ -280,7 +288,8 @@ class PodHttp:
                 if call.body.error is not None:
                     raise call.body.error from error
                 span.set_attribute("error.type", type(error).__name__)
-                raise PodFailed(pod, f"{type(error).__name__}: {error}".rstrip(": ")) from error
+                failed = PodUnreachable if isinstance(error, _NO_CONNECTION) else PodFailed
+                raise failed(pod, f"{type(error).__name__}: {error}".rstrip(": ")) from error
             telemetry.answered(span, answer.status)
         return replace(answer, pod=answer.headers.get(POD_HEADER, pod), attempts=attempts)
 
@@ -337,6 +346,11 @@ class Exchange(Protocol):
     def exchange(self, call: Call, *, deadline: Deadline) -> AbstractAsyncContextManager[Answer]:
         """The answer to *call*; a stream is open inside the context only. Raises what no retry could mend."""
 
+    async def glance(self, call: Call, *, deadline: Deadline) -> Answer | None:
+        """The answer to *call* of whoever has an idle slot now; None when nobody has, or when anything goes wrong: the
+        caller can do without.
+        """
+
 
 class Held(AbstractAsyncContextManager[Answer]):
     """The answer that *answer* brings, entered; what it left on the stack it was given is closed at the end."""
@@ -375,6 +389,19 @@ class Dispatcher:
         """See Exchange. Raises ModelNotFound, CapacityError, PodFailed, InternalError or the body's own error."""
         self._budget.deposit()
         return Held(partial(self._answer, call, deadline))
+
+    async def glance(self, call: Call, *, deadline: Deadline) -> Answer | None:
+        """See Exchange. One try, outside the budget; how it went still says something about the pod."""
+        route = self._router.choose(call.wish)
+        if route is None:
+            return None
+        with route:
+            try:
+                async with AsyncExitStack() as stack:
+                    answer = await self._ask(route, _idle_only(call), deadline, stack, 1)
+            except EverwarmError:
+                return None
+        return answer if answer.status < 400 else None
 
     async def _answer(self, call: Call, deadline: Deadline, held: AsyncExitStack) -> Answer:
         tried = _Tried()
@@ -522,6 +549,17 @@ class DirectDispatcher:
         """See Exchange. A 503 is tried again after its Retry-After, while the deadline allows it."""
         return Held(partial(self._answer, call, deadline))
 
+    async def glance(self, call: Call, *, deadline: Deadline) -> Answer | None:
+        """See Exchange."""
+        try:
+            async with AsyncExitStack() as stack, Patience(self._base_url, deadline):
+                answer = await self._http.post(
+                    self._base_url, _idle_only(call), pod=self._base_url, deadline=deadline, stack=stack
+                )
+        except EverwarmError:
+            return None
+        return answer if answer.status < 400 else None
+
     async def _answer(self, call: Call, deadline: Deadline, stack: AsyncExitStack) -> Answer:
         failures = 0
         for attempt in count(1):
@@ -580,7 +618,7 @@ class _Tried:
             self.refused.add(route.pod.boot)
         else:
             self.failed[route.pod.boot] = time.monotonic()
-            self.failures += 1
+            self.failures += not isinstance(error, PodUnreachable)
             self.defects += isinstance(error, InternalError)
 
     def forgive(self) -> None:
@@ -619,6 +657,10 @@ class _Pool(aiohttp.TCPConnector):
         _lent.get().was_reused = connection.protocol in self._used
         self._used.add(connection.protocol)
         return connection
+
+
+def _idle_only(call: Call) -> Call:
+    return replace(call, headers={**call.headers, IDLE_HEADER: "1"})
 
 
 def _payload(body: Body) -> bytes | memoryview | AsyncIterator[bytes | memoryview]:

@@ -81,6 +81,16 @@ class GatewaySettings(AgentSettings):
     """Upload bytes held over all requests, kept for retries until the answer has begun; more is answered 503."""
     gateway_upload_seconds: PositiveFloat = 60.0
     """Longest time a body may take to arrive; slower is answered 408."""
+    realtime_sessions: Annotated[int, Field(ge=0, le=100_000)] = 2048
+    """Realtime sessions at a time; more is answered 503."""
+    realtime_idle_seconds: Annotated[float, Field(gt=0, le=86_400)] = 900.0
+    """Longest time in which a realtime client sends nothing; it is told and disconnected then."""
+    realtime_session_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
+    """Longest realtime session; the client is told and disconnected then."""
+    realtime_utterance_seconds: Annotated[float, Field(gt=0, le=1800)] = 120.0
+    """Longest audio between two commits of a realtime client that turned server VAD off; more is refused."""
+    realtime_partial_seconds: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """New speech after which a realtime utterance is looked at again for partial transcripts, on an idle slot only; 0: none."""
     gateway_drain_seconds: PositiveFloat = 35.0
     """Longest wait for requests in flight at shutdown. Keep below the pod's terminationGracePeriodSeconds."""
 

@@ -12,17 +12,24 @@ The families say who must act::
     │   ├── UploadTooSlow         the body did not arrive in time
     │   ├── Unauthorized          the internal token is missing or wrong
     │   ├── ModelNotFound         no resource serves this name
+    │   ├── InvalidEvent          a realtime event that is none, or that cannot be honoured
+    │   ├── NothingToCommit       a realtime commit without audio
+    │   ├── UtteranceTooLong      realtime audio that is never committed
+    │   ├── SessionOver           a realtime session was idle, or lasted, too long
     │   ├── RouteNotFound         no such path
+    │   ├── UpgradeRequired       the path speaks WebSocket
     │   └── MethodNotAllowed      the path exists, not for this method
     ├── CapacityError             another pod, or a later try: nothing was decoded
     │   ├── PodFull               all slots and queue places are taken
     │   ├── PodDraining           the pod is shutting down
     │   ├── GatewayFull           the gateway holds all the requests, or bytes, that it may
     │   ├── RateLimited           this API key has all that it may have for now; others may call
+    │   ├── TooManySessions       the process holds all the realtime sessions that it may
     │   ├── ModelNotWarm          the name is known, no pod holds it warm yet
     │   └── DeadlineExceeded      the caller's deadline ran out first
     ├── DecodeCancelled           nobody: the caller left, its decode was ended early
     ├── PodFailed                 a pod died, hung or answered nonsense; another pod may do it
+    │   └── PodUnreachable        no connection came about, so nothing of the request got there
     ├── RegistryUnavailable       Redis cannot be reached
     ├── SpecError                 a WhisperModel that cannot be used; `path` names the field
     ├── SettingsError             a program's environment is wrong; `problems` names the variables
@@ -132,12 +139,54 @@ class ModelNotFound(InvalidRequest):
         self.model, self.known = model, known
 
 
+class InvalidEvent(InvalidRequest):
+    """A realtime event that is none, or that cannot be honoured; *event_id* is what the client called it."""
+
+    def __init__(self, message: str, *, event_id: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.event_id, self.param = event_id, param
+
+
+class NothingToCommit(InvalidRequest):
+    """A realtime commit without any audio since the last one."""
+
+    param = "input_audio_buffer"
+
+    def __init__(self) -> None:
+        super().__init__("there is no audio to commit; append some first")
+
+
+class UtteranceTooLong(InvalidRequest):
+    """More than *limit_s* seconds of realtime audio and no commit; what came before can still be committed."""
+
+    param = "input_audio_buffer"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"there are {limit_s:g} s of audio without a commit; commit or clear before more")
+        self.limit_s = limit_s
+
+
+class SessionOver(InvalidRequest):
+    """A realtime session ended by a limit; *what* says which, such as `nothing was sent for 900 s`."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the session is over: {what}; open a new one")
+        self.what = what
+
+
 class RouteNotFound(InvalidRequest):
     """There is nothing at *path*."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"there is nothing at {path!r}; see /openapi.json for what there is")
         self.path = path
+
+
+class UpgradeRequired(InvalidRequest):
+    """The path speaks WebSocket, and the request is plain HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__("this path speaks WebSocket; connect with a realtime client")
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -185,6 +234,14 @@ class RateLimited(CapacityError):
         self.what, self.retry_after_s = what, retry_after_s
 
 
+class TooManySessions(CapacityError):
+    """*limit* realtime sessions are open already."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} realtime sessions are open already; try again in 1 s")
+        self.limit = limit
+
+
 class ModelNotWarm(CapacityError):
     """*model* exists, but no pod holds it warm for now."""
 
@@ -218,6 +275,10 @@ class PodFailed(EverwarmError):
     def __init__(self, pod: str, reason: str) -> None:
         super().__init__(f"pod {pod!r} failed: {reason}")
         self.pod, self.reason = pod, reason
+
+
+class PodUnreachable(PodFailed):
+    """No connection to *pod* came about: whatever is wrong there, the request has not caused it."""
 
 
 class RegistryUnavailable(EverwarmError):
@@ -290,7 +351,12 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     UnsupportedLanguage: HttpError(400, "invalid_request_error", "unsupported_language"),
     Unauthorized: HttpError(401, "authentication_error", "invalid_api_key"),
     ModelNotFound: HttpError(404, "invalid_request_error", "model_not_found"),
+    InvalidEvent: HttpError(400, "invalid_request_error", "invalid_event"),
+    NothingToCommit: HttpError(400, "invalid_request_error", "input_audio_buffer_commit_empty"),
+    UtteranceTooLong: HttpError(413, "invalid_request_error", "utterance_too_long"),
+    SessionOver: HttpError(408, "invalid_request_error", "session_expired"),
     RouteNotFound: HttpError(404, "invalid_request_error", "route_not_found"),
+    UpgradeRequired: HttpError(426, "invalid_request_error", "upgrade_required"),
     MethodNotAllowed: HttpError(405, "invalid_request_error", "method_not_allowed"),
     UploadTooSlow: HttpError(408, "invalid_request_error", "upload_too_slow"),
     UploadTooLarge: HttpError(413, "invalid_request_error", "upload_too_large"),
@@ -300,6 +366,7 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     PodFull: HttpError(503, "server_error", "pod_full"),
     PodDraining: HttpError(503, "server_error", "pod_draining"),
     GatewayFull: HttpError(503, "server_error", "gateway_full"),
+    TooManySessions: HttpError(503, "server_error", "too_many_sessions"),
     ModelNotWarm: HttpError(503, "server_error", "model_not_warm"),
     DecodeCancelled: HttpError(499, "server_error", "cancelled"),  # nginx's code for a client that left
     RegistryUnavailable: HttpError(503, "server_error", "registry_unavailable"),

@@ -146,12 +146,13 @@ REAL_TIME_FACTOR: Final = Metric(
 FINAL_DURATION: Final = Metric(
     "everwarm.final.duration",
     "s",
-    "From the end of speech, which is when it was sent, to the final transcript",
+    "From the end of speech, as far as it is known, to the final transcript",
     _SECONDS,
 )
 SLOT_USAGE: Final = Metric("everwarm.slot.usage", "{slot}", "Slots that decode now")
 SLOT_LIMIT: Final = Metric("everwarm.slot.limit", "{slot}", "Slots of the pod")
 QUEUE_USAGE: Final = Metric("everwarm.queue.usage", "{request}", "Requests that wait for a slot now")
+REALTIME_SESSIONS: Final = Metric("everwarm.realtime.sessions", "{session}", "Realtime sessions open now")
 LOAD_DURATION: Final = Metric("everwarm.load.duration", "s", "Load of the weights, once per process")
 WARM_DURATION: Final = Metric("everwarm.warm.duration", "s", "Warm-up after the load")
 DOUBTS: Final = Metric(

@@ -176,6 +176,7 @@ class Admission:
         self._is_draining = False
         self._is_hastened = False
         self._became_idle = asyncio.Event()
+        self._place_came_free = asyncio.Event()
         # A recording that waits for its next window keeps its thread; so does each utterance of a batch.
         self._threads = ThreadPoolExecutor(capacity.slots + capacity.queue, thread_name_prefix="decode")
 
@@ -195,6 +196,11 @@ class Admission:
         return self._turns.waiting
 
     @property
+    def has_idle_slot(self) -> bool:
+        """Whether a slot is free that nobody waits for."""
+        return self._turns.free > 0 and not self._turns.waiting and not self._is_draining
+
+    @property
     def is_draining(self) -> bool:
         """Whether new requests are refused for good."""
         return self._is_draining
@@ -210,11 +216,15 @@ class Admission:
         return 1.0 if self._service_s is None else self._service_s
 
     @asynccontextmanager
-    async def admit(self, deadline: Deadline | None = None) -> AsyncIterator["Place"]:
-        """Take a place, at once or never: raises PodFull or PodDraining."""
-        if refused := refusal(
-            self.capacity, held=self._held, draining=self._is_draining, service_s=self.service_s
-        ):
+    async def admit(
+        self, deadline: Deadline | None = None, *, is_promised: bool = False
+    ) -> AsyncIterator["Place"]:
+        """Take a place, at once or never: raises PodFull or PodDraining.
+
+        is_promised: it belongs to a session that was let in before the drain, and ends in haste only.
+        """
+        draining = self._is_hastened if is_promised else self._is_draining
+        if refused := refusal(self.capacity, held=self._held, draining=draining, service_s=self.service_s):
             raise refused
         self._held += 1
         place = Place(self, deadline)
@@ -243,6 +253,7 @@ class Admission:
     def give_back_place(self) -> None:
         """One request less is held; called once by each place."""
         self._held -= 1
+        self._place_came_free.set()
         if not self._held:
             self._became_idle.set()
 
@@ -253,9 +264,15 @@ class Admission:
     def hasten(self) -> None:
         """Give up what is held: waiting requests are refused, running decodes asked to stop."""
         self._is_draining = self._is_hastened = True
+        self._place_came_free.set()
         self._turns.refuse(PodDraining)
         for slot in self._running:
             slot.give_up()
+
+    async def place_came_free(self) -> None:
+        """Wait until some place is given back; others may have waited for the same one."""
+        self._place_came_free.clear()
+        await self._place_came_free.wait()
 
     async def idle(self) -> None:
         """Wait until nothing is held."""

@@ -39,6 +39,11 @@ from everwarm_core.errors import (
     WarmupFailed,
 )
 from everwarm_core.http.protocol import BoundedHttpProtocol
+from everwarm_core.http.websocket import UVICORN as WEBSOCKETS
+from everwarm_core.http.websocket import BoundedWebSocketProtocol
+from everwarm_core.realtime.listener import Habits
+from everwarm_core.realtime.session import SessionLimits
+from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import PodState
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
@@ -139,7 +144,14 @@ async def live(
         url = settings.url(listener.getsockname()[1])
         admission = Admission(Capacity(settings.slots, settings.queue, settings.batch))
         pod = Pod(settings, url, admission, traceparent=telemetry.traceparent(span))
-        app = make_app(pod, instruments=instruments(pod), telemetry=exported, tokens=lambda: tokens)
+        sessions = _sessions(settings)
+        app = make_app(
+            pod,
+            instruments=instruments(pod, sessions),
+            telemetry=exported,
+            tokens=lambda: tokens,
+            sessions=sessions,
+        )
         async with _served(app, listener), _registered(pod, redis) as registration:
             log.info(
                 "pod.listening", url=url, pod=settings.pod_id, model=settings.model, names=settings.names
@@ -152,7 +164,8 @@ async def live(
                 await _first_of(asyncio.sleep(pod.tells_in_s(time.monotonic())), signals.haste)
             await registration.announce(PodState.FAILED if failure else PodState.DRAINING)
             admission.drain()
-            await _finish(pod, signals.haste)
+            sessions.drain()
+            await _finish(pod, sessions, signals.haste)
         admission.close()
     return failure
 
@@ -210,14 +223,19 @@ async def _become_warm(
     )
 
 
-async def _finish(pod: Pod, haste: asyncio.Event) -> None:
+async def _finish(pod: Pod, sessions: Sessions, haste: asyncio.Event) -> None:
     """Wait until nothing is held: as long as the drain may take, or until *haste*, and then a moment longer."""
     admission, limit_s = pod.admission, pod.settings.drain_timeout_seconds
     began = time.monotonic()
-    log.info("drain.begun", inflight=admission.inflight)
+    log.info("drain.begun", inflight=admission.inflight, sessions=len(sessions))
+
+    async def nothing_held() -> None:
+        await sessions.ended()
+        await admission.idle()
+
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
-            await _first_of(admission.idle(), haste)
+            await _first_of(nothing_held(), haste)
     if admission.inflight:
         log.warning("drain.hastened", inflight=admission.inflight)
         admission.hasten()
@@ -260,7 +278,8 @@ async def _served(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         http=BoundedHttpProtocol,
-        ws="none",
+        ws=BoundedWebSocketProtocol,
+        **WEBSOCKETS,
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -297,6 +316,18 @@ async def _registered(pod: Pod, redis: "Redis | None") -> AsyncIterator[Registra
             finally:
                 beats.cancel()
         await registration.leave()
+
+
+def _sessions(settings: PodSettings) -> Sessions:
+    return Sessions(
+        settings.realtime_sessions,
+        limits=SessionLimits(
+            idle_s=settings.realtime_idle_seconds, length_s=settings.realtime_session_seconds
+        ),
+        habits=Habits(
+            glance_s=settings.realtime_partial_seconds, limit_s=settings.realtime_utterance_seconds
+        ),
+    )
 
 
 def _redis(settings: PodSettings) -> "Redis | None":

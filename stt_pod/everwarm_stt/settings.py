@@ -117,6 +117,18 @@ class PodSettings(BaseSettings):
     question, so that registry and kubelet hear of it together. 0: nobody asks, and it says so at once."""
     drain_timeout_seconds: Annotated[float, Field(gt=0)] = 35.0
     """Longest wait for held work after SIGTERM; keep it below terminationGracePeriodSeconds."""
+    realtime_sessions: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Realtime sessions at a time; more is answered 503."""
+    realtime_idle_seconds: Annotated[float, Field(gt=0, le=86_400)] = 900.0
+    """Longest time in which a realtime client sends nothing; it is told and disconnected then."""
+    realtime_session_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
+    """Longest realtime session; the client is told and disconnected then."""
+    realtime_utterance_seconds: Annotated[float, Field(gt=0, le=1800)] = 120.0
+    """Longest audio between two commits of a realtime client that turned server VAD off; more is refused."""
+    realtime_partial_seconds: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """New speech after which a realtime utterance is looked at again for partial transcripts, on an idle slot only; 0: none."""
+    realtime_deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Longest wait for a realtime utterance's final transcript."""
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Longest wait for a request's body; slower is answered 408."""
 

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everwarm_stt.engine.guards import (
+    GREEDY_LOG_PROBABILITY,
+    GREEDY_NO_SPEECH,
     LOG_PROBABILITY,
-    LOG_PROBABILITY_OF_SILENCE,
     NO_SPEECH,
     Attempt,
     Doubt,
+    deserves_beams,
     doubt,
     has_loop,
     token_limit,
@@ -39,17 +41,33 @@ def test_ordinary_result_is_believed() -> None:
         (replace(GOOD, tokens=(1, 2, 3, 1, 2, 3, 1, 2, 3)), Doubt.REPETITION),
         (replace(GOOD, avg_logprob=LOG_PROBABILITY - 0.01), Doubt.UNSURE),
         (replace(GOOD, no_speech_prob=NO_SPEECH + 0.01), Doubt.SILENCE),
-        (
-            replace(GOOD, no_speech_prob=NO_SPEECH + 0.01, avg_logprob=LOG_PROBABILITY_OF_SILENCE - 0.01),
-            Doubt.UNSURE,
-        ),
-        (replace(GOOD, avg_logprob=LOG_PROBABILITY_OF_SILENCE - 0.01), None),
         (replace(GOOD, text="", tokens=()), Doubt.WORDLESS),
         (replace(GOOD, text="...", tokens=(1,)), Doubt.WORDLESS),
     ],
 )
-def test_each_fault_is_a_doubt_of_its_own(attempt: Attempt, reason: Doubt | None) -> None:
+def test_each_fault_is_a_doubt_of_its_own(attempt: Attempt, reason: Doubt) -> None:
     assert doubt(attempt) is reason
+
+
+@pytest.mark.parametrize(
+    ("attempt", "is_worth_it"),
+    [
+        (GOOD, False),
+        (replace(GOOD, avg_logprob=LOG_PROBABILITY - 0.01), True),
+        (replace(GOOD, avg_logprob=GREEDY_LOG_PROBABILITY - 0.01), False),
+        (replace(GOOD, no_speech_prob=GREEDY_NO_SPEECH + 0.01), False),
+        (
+            replace(GOOD, avg_logprob=GREEDY_LOG_PROBABILITY - 0.01, no_speech_prob=GREEDY_NO_SPEECH + 0.01),
+            True,
+        ),
+        (replace(GOOD, avg_logprob=LOG_PROBABILITY - 0.01, is_finished=False), False),
+    ],
+)
+def test_greedy_search_that_is_unsure_and_half_hears_silence_is_worth_beams(
+    attempt: Attempt,
+    is_worth_it: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    assert deserves_beams(attempt) is is_worth_it
 
 
 @given(phrase=st.lists(st.integers(0, 50), min_size=2, max_size=4), before=st.lists(st.integers(51, 99)))

@@ -35,6 +35,7 @@ def test_every_route_is_described(description: dict[str, Any]) -> None:
         "/v1/audio/transcriptions",
         "/v1/audio/translations",
         "/v1/transcribe",
+        "/v1/realtime",
         "/v1/models",
         "/v1/models/{model}",
         "/livez",

@@ -60,8 +60,7 @@ def test_utterances_of_one_batch_are_heard_as_they_are_alone(
     engine: Engine, spoken: list[Pcm16k], batches: list[int]
 ) -> None:
     alone = [engine.decode(audio, ENGLISH).text for audio in spoken]
-    assert batches == [1] * SIZE
-    batches.clear()
+    assert not batches  # who has no company goes past it
     assert together(engine, spoken, [ENGLISH] * SIZE, SIZE) == alone
     assert sum(batches) == SIZE
     assert len(batches) < SIZE
@@ -88,7 +87,7 @@ def test_batches_are_part_of_the_warm_up_where_there_may_be_any(engine: Engine, 
         prove_warm(engine, languages=["en"], speech=speech, options=ENGLISH, timeout_s=60, batch=batch)
 
     warm_up(1)
-    assert set(batches) == {1}
+    assert not batches
     warm_up(SIZE)
     assert max(batches) > 1
 

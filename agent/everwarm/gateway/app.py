@@ -10,11 +10,13 @@ from fastapi import FastAPI, Request
 from opentelemetry.metrics import CallbackOptions, Observation
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import WebSocketRoute
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from everwarm.gateway.cors import Cors
 from everwarm.gateway.edge import Edge, tell_limits
 from everwarm.gateway.models import Model, model_named, models_in
+from everwarm.gateway.realtime import Realtime
 from everwarm.gateway.relay import Door, Relay
 from everwarm.routing.router import Router
 from everwarm_core import telemetry
@@ -23,6 +25,7 @@ from everwarm_core.errors import (
     InternalError,
     MethodNotAllowed,
     RouteNotFound,
+    UpgradeRequired,
     http_error,
 )
 from everwarm_core.http.description import (
@@ -30,6 +33,7 @@ from everwarm_core.http.description import (
     TRANSCRIPTION_FIELDS,
     describe_form,
     describe_pcm,
+    describe_realtime,
     errors,
 )
 from everwarm_core.openai_errors import error_body, error_headers
@@ -70,12 +74,13 @@ def create_app(door: Door, router: Router, *, metrics_page: MetricsPage | None =
         app.add_middleware(Cors, origins=origins)
     app.add_middleware(Edge)  # around it, so that preflights have an id too
     _add_audio(app, door)
+    _add_realtime(app, door)
     _add_models(app, door, router)
     _add_probes(app, door, router, metrics_page)
     app.add_exception_handler(EverwarmError, _tell_ours)
     app.add_exception_handler(HTTPException, _tell_no_route)
     app.add_exception_handler(Exception, _tell_defect)
-    _observe(router)
+    _observe(door, router)
     return app
 
 
@@ -99,6 +104,14 @@ def _add_audio(app: FastAPI, door: Door) -> None:
     @app.post("/v1/transcribe", **describe_pcm(429, 502))
     async def transcribe(request: Request) -> Response:  # noqa: ARG001
         return Relay(door, route="/v1/transcribe", task=None)
+
+
+def _add_realtime(app: FastAPI, door: Door) -> None:
+    app.router.routes.append(WebSocketRoute("/v1/realtime", Realtime(door)))
+
+    @app.get("/v1/realtime", response_class=Response, **describe_realtime())
+    async def realtime() -> Response:
+        return _tell(UpgradeRequired())
 
 
 def _add_models(app: FastAPI, door: Door, router: Router) -> None:
@@ -160,8 +173,8 @@ async def _tell_defect(request: Request, error: Exception) -> Response:
     return _tell(InternalError("an internal error; the gateway's log tells more"))
 
 
-def _observe(router: Router) -> None:
-    """Gauges of the snapshot in use. One process has one gateway, so they are never taken back."""
+def _observe(door: Door, router: Router) -> None:
+    """Gauges of the sessions and of the snapshot in use. One process has one gateway, so they are never taken back."""
 
     def age(_: CallbackOptions) -> Iterable[Observation]:
         if (snapshot := router.snapshot) is not None:
@@ -172,5 +185,9 @@ def _observe(router: Router) -> None:
             for (name, language), leases in snapshot.by_key.items():
                 yield Observation(len(leases), {Attribute.MODEL: name, Attribute.LANGUAGE: language})
 
+    def sessions(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(len(door.sessions))
+
+    telemetry.gauge(telemetry.REALTIME_SESSIONS, sessions)
     telemetry.gauge(telemetry.REGISTRY_AGE, age)
     telemetry.gauge(telemetry.WARM_PODS, warm)

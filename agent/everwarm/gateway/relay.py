@@ -46,6 +46,9 @@ from everwarm_core.errors import (
 )
 from everwarm_core.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER, parse_deadline_s
 from everwarm_core.openai_errors import error_body, error_headers, error_json
+from everwarm_core.realtime.listener import Habits
+from everwarm_core.realtime.session import SessionLimits
+from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.requests import (
     Task,
     TranscriptionRequest,
@@ -73,6 +76,15 @@ class Door:
         self.exchange: Final = exchange
         self.admission: Final = Admission(settings.gateway_limit_requests)
         self.budget: Final = ByteBudget(settings.gateway_limit_buffer_bytes)
+        self.sessions: Final = Sessions(
+            settings.realtime_sessions,
+            limits=SessionLimits(
+                idle_s=settings.realtime_idle_seconds, length_s=settings.realtime_session_seconds
+            ),
+            habits=Habits(
+                glance_s=settings.realtime_partial_seconds, limit_s=settings.realtime_utterance_seconds
+            ),
+        )
         self.keys: Final = Keyring(settings.gateway_api_keys_file) if settings.gateway_api_keys_file else None
         self.anybody: Final = Caller()
         self.durations: Final = telemetry.histogram(telemetry.REQUEST_DURATION)

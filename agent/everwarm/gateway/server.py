@@ -26,6 +26,8 @@ from everwarm.sources import pod_source
 from everwarm_core import telemetry
 from everwarm_core.errors import PlatformError
 from everwarm_core.http.protocol import BoundedHttpProtocol
+from everwarm_core.http.websocket import UVICORN as WEBSOCKETS
+from everwarm_core.http.websocket import BoundedWebSocketProtocol
 from everwarm_core.logs import configure_logging
 
 KEEPALIVE_S: Final = 75  # clients' pools give a connection up sooner, so it is never closed under a request
@@ -78,7 +80,8 @@ async def run_gateway(
                 access_log=False,
                 server_header=False,
                 lifespan="off",
-                ws="none",
+                ws=BoundedWebSocketProtocol,
+                **WEBSOCKETS,
                 timeout_keep_alive=KEEPALIVE_S,
                 timeout_graceful_shutdown=max(1, round(settings.gateway_drain_seconds)),
             )
@@ -98,7 +101,11 @@ async def run_gateway(
                     await (stop or asyncio.Event()).wait()
                 finally:
                     door.admission.drain()
-                    log.info("gateway.draining", held=door.admission.held)
+                    door.sessions.drain()
+                    log.info("gateway.draining", held=door.admission.held, sessions=len(door.sessions))
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(settings.gateway_drain_seconds):
+                            await door.sessions.ended()
                     server.should_exit = True
                     await asyncio.wait([serving])
         finally:

@@ -16,6 +16,7 @@ _ERROR_MEANINGS: Final = {
     401: "The bearer token is missing or wrong",
     404: "No such model",
     408: "The body came too slowly",
+    426: "This path speaks WebSocket",
     413: "Too many bytes, or too many seconds of audio",
     429: "This API key has what it may have for now: try again after `retry-after` seconds",
     502: "Several pods failed on this request",
@@ -114,4 +115,13 @@ def describe_pcm(*further: int) -> dict[str, Any]:
                 "content": {"audio/pcm;rate=16000": {"schema": {"type": "string", "format": "binary"}}},
             },
         },
+    }
+
+
+def describe_realtime() -> dict[str, Any]:
+    """What plain HTTP gets at the path of the realtime sessions, which OpenAPI cannot describe."""
+    return {
+        "summary": "Realtime transcription sessions, over WebSocket, as OpenAI's",
+        "status_code": 426,
+        "responses": errors(426),
     }

@@ -12,6 +12,8 @@ DEADLINE_HEADER: Final = "x-everwarm-deadline-ms"
 POD_HEADER: Final = "x-everwarm-pod"
 INFLIGHT_HEADER: Final = "x-everwarm-inflight"
 SLOTS_HEADER: Final = "x-everwarm-slots"
+IDLE_HEADER: Final = "x-everwarm-idle-only"
+"""With any value: only on a slot that is free now, for the result may turn out to be of no use."""
 
 MAX_DEADLINE_S: Final = 86_400.0  # a day: beyond any patience, and no float that asyncio cannot add
 

@@ -90,9 +90,7 @@ def without_sounds(pieces: Iterable[Piece]) -> Iterator[Piece]:
     number = 0
     for piece in pieces:
         segment = piece.segment
-        if not is_sound(
-            segment.text, avg_logprob=segment.avg_logprob, no_speech_prob=segment.no_speech_prob
-        ):
+        if not is_sound(segment.text, avg_logprob=segment.avg_logprob, no_speech_prob=segment.no_speech_prob):
             yield replace(piece, segment=segment.model_copy(update={"id": number}))
             number += 1
 

@@ -15,8 +15,10 @@ from typing import Final
 
 COMPRESSION_RATIO: Final = 2.4  # openai/whisper: text that zlib shrinks by more repeats itself
 LOG_PROBABILITY: Final = -0.8  # stricter than openai/whisper's -1.0
-LOG_PROBABILITY_OF_SILENCE: Final = -0.5  # where half of Whisper hears silence, the other half must be surer
 NO_SPEECH: Final = 0.2  # openai/whisper has 0.6, for what it then drops unheard; this only asks the detector
+GREEDY_LOG_PROBABILITY: Final = -0.5
+GREEDY_NO_SPEECH: Final = 0.1
+"""A greedy search that is less sure than the one, while Whisper thinks of silence more than the other, is worth a wider one."""
 NO_SPEECH_AT_ALL: Final = 0.6  # openai/whisper's, for what it drops when it is unsure of its words as well
 LANGUAGE_PROBABILITY: Final = 0.5  # faster-whisper's
 TOKENS_PER_S: Final = 10.0
@@ -68,10 +70,20 @@ def doubt(attempt: Attempt) -> Doubt | None:
         return Doubt.REPETITION
     if not has_words(attempt.text):
         return Doubt.WORDLESS
-    is_near_silence = attempt.no_speech_prob > NO_SPEECH
-    if attempt.avg_logprob < (LOG_PROBABILITY_OF_SILENCE if is_near_silence else LOG_PROBABILITY):
+    if attempt.avg_logprob < LOG_PROBABILITY:
         return Doubt.UNSURE
-    return Doubt.SILENCE if is_near_silence else None
+    return Doubt.SILENCE if attempt.no_speech_prob > NO_SPEECH else None
+
+
+def deserves_beams(attempt: Attempt) -> bool:
+    """Whether a greedy *attempt* may have missed words that a search with beams, on what is encoded already, would find.
+
+    A short window costs greedy searches more than others: they cannot leave a wrong first word.
+    """
+    is_half_silent = (
+        attempt.no_speech_prob > GREEDY_NO_SPEECH and attempt.avg_logprob < GREEDY_LOG_PROBABILITY
+    )
+    return attempt.is_finished and (is_half_silent or attempt.avg_logprob < LOG_PROBABILITY)
 
 
 def has_words(text: str) -> bool:

@@ -10,7 +10,7 @@ came out, nothing is repaired here: the caller decodes the utterance by faster-w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,7 @@ from everwarm_stt.engine.guards import (
     Attempt,
     Doubt,
     compression_ratio,
+    deserves_beams,
     doubt,
     token_limit,
 )
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 # Arguments of faster-whisper's `transcribe` at their defaults, which reach CTranslate2 otherwise.
 DYNAMIC_RANGE: Final = 2.0
 """Of log-mel features: openai/whisper cuts off 8 decades below the loudest, and divides by 4. What is silent stands there."""
+BEAMS: Final = 5
+"""Of the second search of a greedy utterance: faster-whisper's default."""
 PREPENDED: Final = "\"'“¿([{-"
 APPENDED: Final = "\"'.。,，!！?？:：”)]}、"  # its own punctuation, full width included
 
@@ -95,8 +98,8 @@ class UtteranceDecoder:
             window = window_for(size)
             largest = max(largest, window)
             padded = _padded(features[:, seek : seek + size], window, silence)
-            # Alone goes who looks at what was encoded, or back.
-            goes_alone = language == AUTO or options.word_timestamps or bool(context)
+            # Alone goes who has no company, looks at what was encoded, or back.
+            goes_alone = company == 1 or language == AUTO or options.word_timestamps or bool(context)
             encoded = view.encode(padded) if goes_alone else None
             if language == AUTO:
                 language, probability = _detected(view, encoded)
@@ -107,6 +110,9 @@ class UtteranceDecoder:
             limit = min(view.max_length, len(before) + token_limit(audio_s))
             ask = Ask(padded, before, limit, options.beam_size, suppressed, company)
             found = _found(self._result(view, ask, encoded), ask, tokenizer, audio_s)
+            if options.fallback and ask.beam_size == 1 and deserves_beams(found.attempt):
+                ask = replace(ask, beam_size=BEAMS)
+                found = _found(self._result(view, ask, encoded), ask, tokenizer, audio_s)
             doubted = doubt(found.attempt) if options.fallback else None
             if doubted is Doubt.SILENCE:
                 silent = doubted

@@ -12,20 +12,24 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import WebSocketRoute
 
-from everwarm_core.errors import MethodNotAllowed, RouteNotFound
+from everwarm_core.errors import MethodNotAllowed, RouteNotFound, UpgradeRequired
 from everwarm_core.http.description import (
     COMMON_FIELDS,
     TRANSCRIPTION_FIELDS,
     describe_form,
     describe_pcm,
+    describe_realtime,
     errors,
 )
+from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.telemetry import Telemetry
 from everwarm_stt.pod import VERSION, Pod
 from everwarm_stt.server.edge import Edge, error_response
 from everwarm_stt.server.exchange import Transcriber
 from everwarm_stt.server.instruments import Instruments
+from everwarm_stt.server.realtime import Realtime, Slots
 from everwarm_stt.server.tokens import Tokens
 
 
@@ -55,9 +59,17 @@ class Readiness(BaseModel):
 
 
 def make_app(
-    pod: Pod, *, instruments: Instruments, telemetry: Telemetry, tokens: Callable[[], Tokens | None]
+    pod: Pod,
+    *,
+    instruments: Instruments,
+    telemetry: Telemetry,
+    tokens: Callable[[], Tokens | None],
+    sessions: Sessions,
 ) -> FastAPI:
-    """The ASGI application of *pod*; tokens is asked at each request, None means that no token is wanted."""
+    """The ASGI application of *pod*; tokens is asked at each request, None means that no token is wanted.
+
+    sessions: those of `/v1/realtime`.
+    """
     app = FastAPI(
         title="Everwarm pod",
         version=VERSION,
@@ -90,6 +102,14 @@ def make_app(
     @app.post("/v1/transcribe", **describe_pcm())
     async def transcribe(request: Request) -> Response:  # noqa: ARG001
         return transcriber.pcm()
+
+    app.router.routes.append(
+        WebSocketRoute("/v1/realtime", Realtime(Slots(pod, instruments), sessions, tokens))
+    )
+
+    @app.get("/v1/realtime", response_class=Response, **describe_realtime())
+    async def realtime() -> Response:
+        return error_response(UpgradeRequired())
 
     @app.get("/v1/models", responses=errors(401))
     async def models() -> ModelList:

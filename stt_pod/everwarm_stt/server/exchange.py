@@ -23,7 +23,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everwarm_core import telemetry
-from everwarm_core.errors import DecodeCancelled, EverwarmError, InternalError, ModelNotWarm, PodDraining
+from everwarm_core.errors import (
+    DecodeCancelled,
+    EverwarmError,
+    InternalError,
+    ModelNotWarm,
+    PodDraining,
+    PodFull,
+)
+from everwarm_core.http.headers import IDLE_HEADER
 from everwarm_core.registry.records import PodState
 from everwarm_core.requests import (
     Task,
@@ -98,9 +106,10 @@ class Transcriber:
                 request, wanted, partial(decode_audio, form.file, limit_s=settings.limit_audio_seconds)
             )
             if wanted.stream:
-                await job.stream(place, send)
+                await job.stream(place, request.receive, send)
                 return
-            transcript = await job.whole(place)
+            async with while_client_listens(request.receive):
+                transcript = await job.whole(place)
         await _answer(transcript, wanted, request.scope, request.receive, send)
 
     async def _serve_pcm(self, request: Request, send: Send) -> None:
@@ -115,7 +124,9 @@ class Transcriber:
             async with body.in_time(deadline, settings.body_timeout_seconds):
                 samples = await body.read_bytes(request, limit_bytes=limit_bytes)
             source = partial(decode_pcm, samples, rate=rate, limit_s=settings.limit_audio_seconds)
-            transcript = await self._job(request, wanted, source).whole(place)
+            job = self._job(request, wanted, source)
+            async with while_client_listens(request.receive):
+                transcript = await job.whole(place)
         await _answer(transcript, wanted, request.scope, request.receive, send)
 
     @asynccontextmanager
@@ -123,6 +134,8 @@ class Transcriber:
         pod = self.pod
         if pod.state in (PodState.LOADING, PodState.WARMING) and not is_rehearsal(request.scope):
             raise ModelNotWarm(pod.settings.model, retry_after_s=LOADING_RETRY_AFTER_S)
+        if IDLE_HEADER in request.headers and not pod.admission.has_idle_slot:
+            raise PodFull(slots=pod.settings.slots, queue=0)
         async with pod.admission.admit(deadline) as place:
             yield place
 
@@ -134,7 +147,6 @@ class Transcriber:
             options=self.pod.options(wanted),
             source=source,
             account=account_of(request.scope),
-            receive=request.receive,
         )
 
 
@@ -148,14 +160,10 @@ class Job:
     options: DecodeOptions
     source: Source
     account: Account
-    receive: Receive
 
     async def whole(self, place: Place) -> Transcript:
-        """Wait for a slot and decode all of it.
-
-        Raises what admission, audio and engine raise, and ClientLeft as soon as nobody waits any more.
-        """
-        async with while_client_listens(self.receive), self._slot(place) as slot:
+        """Wait for a slot and decode all of it. Raises what admission, audio and engine raise."""
+        async with self._slot(place) as slot:
             with self._measured() as measured:
                 transcript = await slot.run(
                     lambda: self.engine.decode(
@@ -165,10 +173,10 @@ class Job:
                 measured.done(transcript)
         return transcript
 
-    async def stream(self, place: Place, send: Send) -> None:
+    async def stream(self, place: Place, receive: Receive, send: Send) -> None:
         """Wait for a slot, decode, and send each segment's text as it is known.
 
-        Raises as `whole` until the first segment; later failures become an event that clients raise.
+        Raises as `whole` until the first segment, and ClientLeft; later failures become an event that clients raise.
         """
         decoded: asyncio.Queue[Decoded] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -177,7 +185,7 @@ class Job:
             loop.call_soon_threadsafe(decoded.put_nowait, event)
 
         deltas = events.Deltas()
-        async with while_client_listens(self.receive) as tasks, self._slot(place) as slot:
+        async with while_client_listens(receive) as tasks, self._slot(place) as slot:
             with self._measured() as measured:
                 tasks.create_task(self._decode_streamed(decoded, tell, slot), name="streamed decode")
                 event = await decoded.get()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
 
 from everwarm_core import telemetry
+from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.telemetry import Attribute
 from everwarm_stt.pod import Pod
 
@@ -21,8 +22,8 @@ class Instruments:
     refusals: Counter
 
 
-def instruments(pod: Pod) -> Instruments:
-    """The instruments of *pod*; once per process, after `telemetry.start`."""
+def instruments(pod: Pod, sessions: Sessions) -> Instruments:
+    """The instruments of *pod* and its realtime *sessions*; once per process, after `telemetry.start`."""
     labels = {Attribute.MODEL.value: pod.settings.model}
 
     def gauge(metric: telemetry.Metric, read: Callable[[], float | None]) -> None:
@@ -35,6 +36,7 @@ def instruments(pod: Pod) -> Instruments:
     gauge(telemetry.SLOT_USAGE, lambda: pod.admission.busy)
     gauge(telemetry.SLOT_LIMIT, lambda: pod.settings.slots)
     gauge(telemetry.QUEUE_USAGE, lambda: pod.admission.waiting)
+    gauge(telemetry.REALTIME_SESSIONS, lambda: len(sessions))
     gauge(telemetry.LOAD_DURATION, lambda: pod.load_s or None)  # absent until it is known
     gauge(telemetry.WARM_DURATION, lambda: pod.warm_s or None)
     return Instruments(

@@ -168,6 +168,23 @@ async def test_an_utterance_that_kills_every_pod_is_given_up_after_three(redis_u
         assert sum(pod.asked for pod in four) == MAX_FAILURES
 
 
+async def test_an_utterance_outlives_more_dead_pods_than_it_may_have_killed(redis_url: str) -> None:
+    dead = [pod_record(f"dead-{n}", url=f"http://127.0.0.1:{free_port()}") for n in range(MAX_FAILURES + 1)]
+    await announce(redis_url, dead)
+    async with everwarm.Client(redis_url) as client, asyncio.TaskGroup() as group:
+        waiting = group.create_task(said(client))
+        await until(lambda: _failed(client) == {record.id for record in dead})
+        async with faulty_pod("alive") as pod:
+            await announce(redis_url, [*dead, record_of(pod)])
+            assert await waiting == "alive"
+
+
+def _failed(client: everwarm.Client) -> set[str]:
+    assert client.router is not None
+    loads = client.router.loads
+    return {pod for pod in loads if loads._by_id[pod].failures}
+
+
 async def test_the_only_pod_is_asked_again_after_it_failed(redis_url: str) -> None:
     async with pods(redis_url, [die]) as [pod], everwarm.Client(redis_url) as client:
         assert await said(client) == pod.name

@@ -1,0 +1,114 @@
+"""`GET /v1/realtime`: sessions whose utterances are decoded on this pod's own slots.
+
+Sessions hold no slot, only their utterances do, each for its own decode: a pod may listen to many who are silent. Glances
+and early finals take a slot that is idle or none. A full pod lets an utterance wait for a place until its deadline,
+since its audio is here and nowhere else.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.types import Receive, Scope, Send
+
+from everwarm_core.errors import DeadlineExceeded, EverwarmError, ModelNotWarm, PodFull
+from everwarm_core.http.websocket import AsgiSocket, Handshake
+from everwarm_core.realtime.audio import SAMPLE_RATE
+from everwarm_core.realtime.listener import Utterance, Wish
+from everwarm_core.realtime.session import SocketClosed
+from everwarm_core.realtime.sessions import Sessions
+from everwarm_core.registry.records import PodState
+from everwarm_core.requests import TranscriptionRequest
+from everwarm_core.transcript import Transcript
+from everwarm_stt.audio import decode_pcm
+from everwarm_stt.pod import LOADING_RETRY_AFTER_S, Pod
+from everwarm_stt.server.edge import Account
+from everwarm_stt.server.exchange import Job
+from everwarm_stt.server.instruments import Instruments
+from everwarm_stt.server.tokens import Tokens
+from everwarm_stt.turns import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A `Transcriber` on the slots of *pod*."""
+
+    pod: Pod
+    instruments: Instruments
+
+    async def transcribe(self, utterance: Utterance) -> Transcript:
+        """See Transcriber."""
+        seconds = self.pod.settings.realtime_deadline_seconds
+        deadline = Deadline(seconds, asyncio.get_running_loop().time() + seconds)
+        try:
+            async with asyncio.timeout_at(deadline.at):
+                while True:
+                    try:
+                        async with self.pod.admission.admit(deadline, is_promised=True) as place:
+                            return await self._job(utterance).whole(place)
+                    except PodFull:
+                        await self.pod.admission.place_came_free()
+        except TimeoutError as error:
+            raise DeadlineExceeded(deadline_s=seconds, waiting_for="a place in the pod") from error
+
+    async def glance(self, utterance: Utterance) -> Transcript | None:
+        """See Transcriber."""
+        if not self.pod.admission.has_idle_slot:
+            return None
+        try:
+            async with self.pod.admission.admit() as place:
+                return await self._job(utterance).whole(place)
+        except EverwarmError:
+            return None
+
+    def check(self, wish: Wish) -> None:
+        """Raise what is wrong with *wish* here."""
+        self.pod.options(TranscriptionRequest(wish.model, language=wish.language, prompt=wish.prompt))
+
+    def _job(self, utterance: Utterance) -> Job:
+        pod, wish = self.pod, utterance.wish
+        request = TranscriptionRequest(wish.model, language=wish.language, prompt=wish.prompt)
+        limit_s = pod.settings.limit_audio_seconds
+        return Job(
+            pod=pod,
+            engine=pod.loaded_engine(),
+            instruments=self.instruments,
+            options=pod.options(request),
+            source=partial(decode_pcm, utterance.pcm, rate=SAMPLE_RATE, limit_s=limit_s),
+            account=Account(utterance.item_id, time.perf_counter()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Realtime:
+    """The ASGI application behind the path. tokens: as `Edge` has them."""
+
+    slots: Slots
+    sessions: Sessions
+    tokens: Callable[[], Tokens | None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection to its end."""
+        handshake, socket = Handshake.of(scope), AsgiSocket(receive, send)
+        try:
+            try:
+                self._ensure_welcome(handshake)
+            except EverwarmError as error:
+                await socket.refuse(error, {})
+                return
+            await socket.accept({}, subprotocol=handshake.subprotocol)
+            await self.sessions.serve(socket, self.slots, model=handshake.model, check=self.slots.check)
+        except SocketClosed:
+            return
+
+    def _ensure_welcome(self, handshake: Handshake) -> None:
+        pod = self.slots.pod
+        if (tokens := self.tokens()) is not None:
+            tokens.check(handshake.authorization)
+        self.sessions.ensure_room()
+        if pod.state in (PodState.LOADING, PodState.WARMING):
+            raise ModelNotWarm(pod.settings.model, retry_after_s=LOADING_RETRY_AFTER_S)
+        if handshake.model is not None:
+            self.slots.check(Wish(handshake.model))
