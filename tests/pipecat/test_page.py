@@ -24,9 +24,10 @@ CLIP = next(clip for clip in clips() if clip.path.stem == "appointment")
 
 
 def test_every_block_of_the_page_does_what_the_page_says(platform: RunningPlatform) -> None:
-    hears, stock = blocks("how-to/pipecat.md", "python", gateway=platform.url)
+    hears, rest, realtime = blocks("how-to/pipecat.md", "python", gateway=platform.url)
     assert words(ran([sys.executable, "-c", hears])) == words(CLIP.text)
-    ran([sys.executable, "-c", stock])
+    for stock in (rest, realtime):
+        ran([sys.executable, "-c", stock])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-GATEWAY: Final = "http://127.0.0.1:8080"  # where every page has `everwarm up` listen
+GATEWAY: Final = "//127.0.0.1:8080"  # where every page has `everwarm up` listen
 RUN_TIMEOUT_S: Final = 60.0
 
 
@@ -16,7 +16,7 @@ def blocks(page: str, language: str, *, gateway: str) -> list[str]:
     """The blocks of docs/*page* in *language* (`python`, `sh`), with *gateway* as the gateway's URL."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     found = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [block.replace(GATEWAY, gateway) for block in found]
+    return [block.replace(GATEWAY, gateway.removeprefix("http:")) for block in found]
 
 
 def ran(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> str:
