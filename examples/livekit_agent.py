@@ -1,30 +1,45 @@
 """A LiveKit agent that hears with Everwarm: no model in the worker, the first utterance as fast as every other.
 
-    pip install 'everwarm[livekit]' livekit-plugins-silero
+    pip install 'everwarm[livekit]'
     export EVERWARM_REDIS_URL=redis://redis:6379        # or EVERWARM_BASE_URL=http://gateway:8080
     python examples/livekit_agent.py console            # or `dev`, `start` with LIVEKIT_URL, _API_KEY, _API_SECRET
 
-It writes down what it hears; a real agent has an `llm` and a `tts` too. Without any pod on the network
-`fallback="local"` starts one on this machine for all worker processes (needs `everwarm[local]`).
+It writes down what it hears; a real agent has an `llm` and a `tts` too. The STT says when a turn is over, so there is no
+VAD. Without any pod on the network `fallback="local"` starts one on this machine for all worker processes (needs
+`everwarm[local]`).
 """
 
-from livekit.agents import Agent, AgentSession, JobContext, JobProcess, WorkerOptions, cli
+from livekit.agents import (
+    Agent,
+    AgentSession,
+    JobContext,
+    JobProcess,
+    TurnHandlingOptions,
+    WorkerOptions,
+    cli,
+)
 from livekit.agents.voice import UserInputTranscribedEvent
-from livekit.plugins import silero
 
 from everwarm.livekit import create_stt
 
 
-def prewarm(process: JobProcess) -> None:
-    """Once per worker process, before its first call: the VAD is loaded, and pods are looked for."""
-    process.userdata["vad"] = silero.VAD.load()
+def prewarm(_: JobProcess) -> None:
+    """Once per worker process, before its first call: pods are looked for, and the detector of speech is loaded."""
     create_stt(model="tiny.en", language="en", fallback="local").prewarm()
 
 
+def new_session() -> AgentSession[None]:
+    """A session that hears with the one STT of this process."""
+    return AgentSession(
+        stt=create_stt(model="tiny.en", language="en", fallback="local"),
+        vad=None,
+        turn_handling=TurnHandlingOptions(turn_detection="stt"),
+    )
+
+
 async def entrypoint(job: JobContext) -> None:
-    """One call: every job of the process gets the same STT, in an adapter of its own."""
-    stt = create_stt(model="tiny.en", language="en", fallback="local", vad=job.proc.userdata["vad"])
-    session: AgentSession[None] = AgentSession(stt=stt, vad=job.proc.userdata["vad"])
+    """One call."""
+    session = new_session()
 
     @session.on("user_input_transcribed")
     def heard(event: UserInputTranscribedEvent) -> None:

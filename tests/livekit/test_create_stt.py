@@ -50,6 +50,10 @@ def test_the_same_model_and_language_share_an_instance() -> None:
         {"fallback": "local"},
         {"word_timestamps": True},
         {"deadline_s": 3.0},
+        {"interim_results": False},
+        {"vad_threshold": 0.6},
+        {"prefix_padding_ms": 200},
+        {"silence_duration_ms": 300},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -93,6 +97,7 @@ def test_a_vad_gets_an_adapter_of_its_own_around_the_shared_instance(fallback: N
     assert first is not second
     assert first.wrapped_stt is second.wrapped_stt is plain
     assert first.capabilities.streaming
+    assert plain.capabilities.streaming  # without a VAD of one's own
 
 
 def test_adapters_of_ended_sessions_are_forgotten() -> None:

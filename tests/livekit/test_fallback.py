@@ -10,9 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import psutil
 import pytest
 from livekit.agents import APIConnectOptions, APIStatusError
+from livekit.agents.stt import SpeechEventType
 
 from everwarm.livekit import STT
 from tests.support.frames import frames
@@ -58,6 +60,25 @@ async def test_without_any_pod_a_local_one_answers_until_pods_are_back(
             await _until(lambda: not local_pods(tmp_path), timeout_s=30)
             await stt.recognize(frames(clip.samples()), conn_options=PATIENT)
             assert forwarded.is_used
+
+
+@pytest.mark.slow
+async def test_a_stream_is_heard_by_the_local_pod_while_there_is_no_other(tmp_path: Path) -> None:
+    said = clips()[:2]
+    finals: list[str] = []
+    async with (
+        STT(model="tiny.en", base_url=f"http://127.0.0.1:{free_port()}", fallback="local") as stt,
+        stt.stream(conn_options=PATIENT) as stream,
+    ):
+        for clip in said:
+            for frame in frames(np.concatenate((clip.samples(), np.zeros(16_000, np.int16)))):
+                stream.push_frame(frame)
+            async for event in stream:
+                if event.type is SpeechEventType.FINAL_TRANSCRIPT:
+                    finals.append(event.alternatives[0].text)
+                    break
+    assert [words(final) for final in finals] == [words(clip.text) for clip in said]
+    assert _was_started(tmp_path)
 
 
 async def test_a_request_that_a_pod_refuses_is_no_reason_for_a_local_one(

@@ -3,7 +3,7 @@
 import pytest
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
-from everwarm.livekit.faults import livekit_error
+from everwarm.livekit.faults import concerns_all, livekit_error
 from everwarm_core import errors
 from everwarm_core.errors import EverwarmError
 
@@ -50,3 +50,21 @@ def test_every_error_of_ours_is_told_as_one_of_livekits() -> None:
         error = cls.__new__(cls)
         EverwarmError.__init__(error, "what happened")
         assert isinstance(livekit_error(error, request_id="r"), APIError)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lasting"),
+    [
+        (errors.Unauthorized(), True),
+        (errors.ModelNotFound("huge"), True),
+        (errors.UnsupportedLanguage("xx"), True),
+        (errors.InvalidAudio("damaged"), False),
+        (errors.PodFull(slots=1, queue=4), False),
+        (errors.InternalError("met a poisoned utterance"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_what_is_wrong_with_the_stream_itself_concerns_every_utterance(
+    error: EverwarmError, *, is_lasting: bool
+) -> None:
+    assert concerns_all(error) is is_lasting

@@ -5,11 +5,12 @@ import time
 import pytest
 
 import everwarm
+from everwarm.deadline import Deadline
 from everwarm.errors import EverwarmError, ModelNotWarm, PodFailed, PodFull
-from everwarm.livekit.pods import found_no_pod, opened_pods
+from everwarm.livekit.pods import Utterance, found_no_pod, opened_pods
 from everwarm.settings import AgentSettings
 from tests.support.pods import PodProcess, free_port
-from tests.support.speech import clips
+from tests.support.speech import clips, words
 
 pytestmark = pytest.mark.weights
 
@@ -52,6 +53,20 @@ async def test_nobody_at_the_base_url_is_none() -> None:
     reason = await _why_none(AgentSettings(base_url=f"http://127.0.0.1:{free_port()}"))
     assert reason is not None
     assert "cannot be asked" in reason
+
+
+async def test_a_glance_is_the_transcript_or_nothing(pod: PodProcess) -> None:
+    there, nowhere = (AgentSettings(base_url=url) for url in (pod.url, f"http://127.0.0.1:{free_port()}"))
+    clip = clips()[0]
+    glances = []
+    for settings, language in ((there, "en"), (there, "fr"), (nowhere, "en")):
+        async with opened_pods(settings, "tiny.en", "en") as pods:
+            utterance = Utterance(clip.samples(), "tiny.en", language, False, "r", Deadline.after(20))
+            glances.append(await pods.glance(utterance))
+    first, *others = glances
+    assert first is not None
+    assert words(first.text) == words(clip.text)
+    assert others == [None, None]
 
 
 async def test_a_connection_refused_says_that_there_is_no_pod() -> None:

@@ -78,8 +78,9 @@ async def test_words_have_times_when_they_were_asked_for(pod: PodProcess, clip: 
 
 def test_capabilities_promise_nothing_that_is_not_there() -> None:
     capabilities = STT(model="tiny.en", base_url="http://pods").capabilities
-    assert capabilities.offline_recognize
-    assert not any((capabilities.streaming, capabilities.interim_results, capabilities.aligned_transcript))
+    assert all((capabilities.offline_recognize, capabilities.streaming, capabilities.interim_results))
+    assert capabilities.manual_flush
+    assert not any((capabilities.aligned_transcript, capabilities.diarization, capabilities.keyterms))
 
 
 def test_model_and_provider_are_named() -> None:

@@ -1,10 +1,10 @@
 """Everwarm for LiveKit Agents: an STT that holds no model and opens nothing until it is used.
 
-    stt = everwarm.livekit.create_stt(model="base.en", language="en", vad=silero.VAD.load(), fallback="local")
+    stt = everwarm.livekit.create_stt(model="base.en", language="en", fallback="local")
 
-`STT` is livekit-agents' batch interface over `everwarm.Client`; `create_stt` gives one instance per model and language
-to a whole process, wrapped in a `StreamAdapter` when a VAD is given. Inside this package `livekit` always means
-LiveKit's own packages.
+`STT` is livekit-agents' interface over `everwarm.Client`, for streams and for whole utterances; `create_stt` gives one
+instance per model and language to a whole process, wrapped in a `StreamAdapter` when a VAD is given. Inside this package
+`livekit` always means LiveKit's own packages.
 """
 
 try:

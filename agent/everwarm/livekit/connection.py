@@ -4,13 +4,30 @@ Two STTs are the same to the cache when they would talk to the same pods in the 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict, cast
+
+from pydantic import ValidationError
 
 from everwarm.connection import Connection, language_of, settings_of
 from everwarm.settings import AgentSettings
 from everwarm_core.errors import InvalidParameter
+from everwarm_core.realtime.config import TurnDetection
+from everwarm_core.realtime.endpoint import Endpointing
 
 Fallback = Literal["local"] | None
+
+
+class Streaming(TypedDict, total=False):
+    """How a stream tells utterances apart, and what it tells of them; each as in `STT`."""
+
+    interim_results: bool
+    vad_threshold: float
+    prefix_padding_ms: int
+    silence_duration_ms: int
+
+
+class Arguments(Connection, Streaming, total=False):
+    """What an STT may be told beside its model, language and fallback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +39,8 @@ class Options:
     word_timestamps: bool
     fallback: Fallback
     deadline_s: float | None
+    interim_results: bool
+    endpointing: Endpointing
     settings: AgentSettings
 
     @property
@@ -31,19 +50,42 @@ class Options:
 
 
 def options_of(
-    *, model: str, language: str | None, word_timestamps: bool, fallback: Fallback, connection: Connection
+    *, model: str, language: str | None, word_timestamps: bool, fallback: Fallback, arguments: Arguments
 ) -> Options:
     """The options, checked; does no I/O.
 
-    Raises InvalidParameter when nothing says where pods are, UnsupportedLanguage for a language the model cannot know.
+    Raises InvalidParameter when nothing says where pods are or a number is out of bounds, UnsupportedLanguage for a
+    language the model cannot know.
     """
     if fallback not in (None, "local"):
         raise InvalidParameter("fallback", f"is {fallback!r}; give None or 'local'")
+    streaming = Streaming.__annotations__
+    connection = {name: value for name, value in arguments.items() if name not in streaming}
     return Options(
         model=model,
         language=language_of(language, model=model),
         word_timestamps=word_timestamps,
         fallback=fallback,
-        deadline_s=connection.get("deadline_s"),
-        settings=settings_of(connection, is_optional=bool(fallback)),
+        deadline_s=arguments.get("deadline_s"),
+        interim_results=arguments.get("interim_results", True),
+        endpointing=_endpointing(arguments),
+        settings=settings_of(cast("Connection", connection), is_optional=bool(fallback)),
     )
+
+
+def _endpointing(arguments: Arguments) -> Endpointing:
+    """What *arguments* say of it, within the bounds that realtime sessions have too."""
+    given = {
+        "threshold": arguments.get("vad_threshold"),
+        "prefix_padding_ms": arguments.get("prefix_padding_ms"),
+        "silence_duration_ms": arguments.get("silence_duration_ms"),
+    }
+    try:
+        turns = TurnDetection.model_validate({name: v for name, v in given.items() if v is not None})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = str(wrong["loc"][0])
+        raise InvalidParameter(
+            "vad_threshold" if name == "threshold" else name, f"is {given[name]!r}: {wrong['msg']}"
+        ) from error
+    return Endpointing(turns.threshold, turns.prefix_padding_ms, turns.silence_duration_ms)

@@ -1,8 +1,8 @@
 """`create_stt`: one STT per model and language for a whole process, however often and from wherever it is asked for.
 
 The original system made a model per utterance here, and its repair was a cache of models under `{model}_{language}`.
-The call and the log lines are kept; what is cached is only a client. With a VAD, each call wraps the shared STT in a
-`StreamAdapter` of its own, with or without a fallback.
+The call and the log lines are kept; what is cached is only a client. The STT hears live audio by itself; with a VAD, each
+call wraps it in a `StreamAdapter` of its own instead, which cuts utterances where that VAD says, with or without a fallback.
 """
 
 import threading
@@ -12,8 +12,7 @@ from typing import Any, Final, Unpack
 from livekit.agents import stt
 from livekit.agents.vad import VAD
 
-from everwarm.connection import Connection
-from everwarm.livekit.connection import Fallback, Options, options_of
+from everwarm.livekit.connection import Arguments, Fallback, Options, options_of
 from everwarm.livekit.stt import STT
 from everwarm_core.logs import Tag, library_logger
 
@@ -30,10 +29,13 @@ def create_stt(
     vad: VAD | None = None,
     fallback: Fallback = None,
     word_timestamps: bool = False,
-    **connection: Unpack[Connection],
+    **arguments: Unpack[Arguments],
 ) -> stt.STT[Any]:
-    """This process's STT for *model* and *language*, made by the first call; for live audio give a *vad*.
+    """This process's STT for *model* and *language*, made by the first call.
 
+    It streams: interim transcripts, and finals a moment after the last word, for it listens and decodes by itself.
+    Give a *vad* where that VAD is to say what an utterance is, say one that is tuned or that has been used all along:
+    then you get a `StreamAdapter` around the STT, whose utterances are sent when they have ended, one after the other.
     Arguments as of `STT`; where any differs it is another instance. Thread-safe; loads nothing and opens nothing.
     Raises InvalidParameter, UnsupportedLanguage, or PlatformError for a fallback that is not installed.
     """
@@ -42,12 +44,12 @@ def create_stt(
         language=language,
         word_timestamps=word_timestamps,
         fallback=fallback,
-        connection=connection,
+        arguments=arguments,
     )
     with _guard:
         found = _instances.get(options)
         shared = found or STT(
-            model=model, language=language, fallback=fallback, word_timestamps=word_timestamps, **connection
+            model=model, language=language, fallback=fallback, word_timestamps=word_timestamps, **arguments
         )
         _instances[options] = shared
     log.info(
@@ -68,8 +70,9 @@ class SharedStreamAdapter(stt.StreamAdapter):
     lives as long as the process, each session would leave an adapter and its VAD behind.
     """
 
-    def __init__(self, *, stt: stt.STT[Any], vad: VAD) -> None:
+    def __init__(self, *, stt: STT, vad: VAD) -> None:
         super().__init__(stt=stt, vad=vad)
+        self._look_for_pods = stt.look_for_pods
         stt.off("metrics_collected", self._on_metrics_collected)
         weak_method = weakref.WeakMethod(self._on_metrics_collected)
 
@@ -79,6 +82,10 @@ class SharedStreamAdapter(stt.StreamAdapter):
 
         stt.on("metrics_collected", forward)
         self._forget = weakref.finalize(self, stt.off, "metrics_collected", forward)
+
+    def prewarm(self) -> None:
+        """Begin to look for pods; what streams detect speech with is not needed here."""
+        self._look_for_pods()
 
     async def aclose(self) -> None:
         """Stop forwarding metrics; the shared STT stays open for the others."""

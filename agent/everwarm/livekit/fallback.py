@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from everwarm.background import Background
 from everwarm.client import Client
-from everwarm.livekit.pods import Pods, Utterance, ask, found_no_pod, opened_pods
+from everwarm.livekit.pods import Pods, Utterance, ask, found_no_pod, glance_at, opened_pods
 from everwarm.local_pod import LOOK_EVERY_S, LocalPod
 from everwarm.settings import AgentSettings
 from everwarm_core.errors import DeadlineExceeded, EverwarmError, PlatformError, PodFailed
@@ -81,6 +81,12 @@ class PodsElseLocal:
                     return transcript
             if (local := await self._transcribe_locally(utterance)) is not None:
                 return local
+
+    async def glance(self, utterance: Utterance) -> Transcript | None:
+        """See Transcriber: of whoever was used last, for a look is no reason to start or to leave anything."""
+        if not self._is_local and self._pods is not None:
+            return await self._pods.glance(utterance)
+        return None if self._client is None else await glance_at(self._client, utterance)
 
     async def _have_pods(self) -> bool:
         """Whether to send to pods; falls back when there are none."""

@@ -2,7 +2,8 @@
 
 `STT.recognize` tries a retryable error again, up to `conn_options.max_retry` times, and an `AgentSession` closes after
 three that were not mended. So what fails on any pod must not be retried, and what another moment may mend must be.
-The client has been to several pods by then: these retries come on top of its own.
+The client has been to several pods by then: these retries come on top of its own. What a stream does with an utterance
+that fails is `stream`'s.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +16,14 @@ from everwarm_core.errors import (
     DeadlineExceeded,
     DecodeCancelled,
     EverwarmError,
+    InvalidParameter,
     InvalidRequest,
+    ModelNotFound,
     PlatformError,
     PodFailed,
     RegistryUnavailable,
+    Unauthorized,
+    UnsupportedLanguage,
     UploadTooSlow,
     http_error,
 )
@@ -31,6 +36,11 @@ def livekit_error(error: EverwarmError, *, request_id: str) -> APIError:
     """What livekit-agents is told of *error*: the entry of its nearest ancestor in `LIVEKIT_ERRORS`."""
     make = next(LIVEKIT_ERRORS[cls] for cls in type(error).__mro__ if cls in LIVEKIT_ERRORS)
     return make(error, request_id)
+
+
+def concerns_all(error: EverwarmError) -> bool:
+    """Whether *error* would befall every utterance of the stream, whatever is said in it."""
+    return isinstance(error, Unauthorized | ModelNotFound | UnsupportedLanguage | InvalidParameter)
 
 
 def _status(*, retryable: bool) -> Make:

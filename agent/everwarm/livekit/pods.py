@@ -19,7 +19,14 @@ from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.livekit.speech import Samples
 from everwarm.settings import AgentSettings
-from everwarm_core.errors import DeadlineExceeded, ModelNotFound, ModelNotWarm, PodFailed, RegistryUnavailable
+from everwarm_core.errors import (
+    DeadlineExceeded,
+    EverwarmError,
+    ModelNotFound,
+    ModelNotWarm,
+    PodFailed,
+    RegistryUnavailable,
+)
 from everwarm_core.transcript import Transcript
 
 PREPARE_S: Final = 5.0  # longest look for a pod in the background; the first utterance looks again
@@ -47,6 +54,9 @@ class Transcriber(Protocol):
     async def transcribe(self, utterance: Utterance) -> Transcript:
         """The transcript. Raises EverwarmError."""
 
+    async def glance(self, utterance: Utterance) -> Transcript | None:
+        """The transcript if a slot is idle now; None when none is, or when anything else is in the way."""
+
 
 async def ask(client: Client, utterance: Utterance) -> Transcript:
     """The transcript that *client* gets within what is left of the utterance's deadline."""
@@ -61,6 +71,20 @@ async def ask(client: Client, utterance: Utterance) -> Transcript:
         deadline_s=left_s,
         request_id=utterance.request_id,
     )
+
+
+async def glance_at(client: Client, utterance: Utterance) -> Transcript | None:
+    """What *client* sees of the utterance, on a slot that is idle now."""
+    try:
+        return await client.glance(
+            utterance.samples,
+            model=utterance.model,
+            language=utterance.language,
+            word_timestamps=utterance.word_timestamps,
+            request_id=utterance.request_id,
+        )
+    except EverwarmError:
+        return None
 
 
 class Pods:
@@ -88,6 +112,10 @@ class Pods:
     async def transcribe(self, utterance: Utterance) -> Transcript:
         """See Transcriber."""
         return await ask(self._client, utterance)
+
+    async def glance(self, utterance: Utterance) -> Transcript | None:
+        """See Transcriber."""
+        return await glance_at(self._client, utterance)
 
     async def why_none(self, *, within_s: float) -> str | None:
         """Why no pod is warm for the model; None when one is. Waits for one, or for an answer, for at most *within_s*."""

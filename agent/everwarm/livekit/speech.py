@@ -1,6 +1,7 @@
-"""From LiveKit's audio frames to the samples pods take, and from a transcript back to LiveKit's event; pure.
+"""From LiveKit's audio frames to the samples pods take, and from a transcript back to LiveKit's data; pure.
 
-All times in events are seconds from the first sample of the buffer, as livekit-agents expects of batch recognition.
+Times are seconds from the first sample of the buffer, as livekit-agents expects of batch recognition; in a stream,
+whose utterances begin anywhere, seconds on the clock of whoever opened the stream.
 """
 
 import math
@@ -36,29 +37,47 @@ def samples_of(buffer: AudioBuffer) -> Samples:
         raise InvalidAudio(f"the frames are no utterance: {error}") from error
     if not frame.samples_per_channel:
         raise InvalidAudio("the frames hold no samples")
-    samples: Samples = np.frombuffer(frame.data, dtype=np.int16)
-    if frame.num_channels > 1:
-        channels = samples.reshape(-1, frame.num_channels)
-        samples = np.rint(channels.mean(axis=1, dtype=np.float32)).astype(np.int16)
+    samples = averaged(frame)
     return samples if frame.sample_rate == SAMPLE_RATE else _resampled(samples, frame.sample_rate)
+
+
+def averaged(frame: rtc.AudioFrame) -> Samples:
+    """The samples of *frame*, its channels averaged."""
+    samples: Samples = np.frombuffer(frame.data, dtype=np.int16)
+    if frame.num_channels == 1:
+        return samples
+    channels = samples.reshape(-1, frame.num_channels)
+    mean: Samples = np.rint(channels.mean(axis=1, dtype=np.float32)).astype(np.int16)
+    return mean
+
+
+def mono(frame: rtc.AudioFrame) -> rtc.AudioFrame:
+    """*frame* with one channel, at the rate it has."""
+    if frame.num_channels == 1:
+        return frame
+    return rtc.AudioFrame(averaged(frame).tobytes(), frame.sample_rate, 1, frame.samples_per_channel)
 
 
 def speech_event(transcript: Transcript, *, request_id: str) -> stt.SpeechEvent:
     """The final transcript of one utterance as LiveKit's event; an empty text when nothing was said."""
-    segments = transcript.segments
-    data = stt.SpeechData(
-        language=LanguageCode(transcript.language),
-        text=transcript.text,
-        start_time=segments[0].start if segments else 0.0,
-        end_time=segments[-1].end if segments else transcript.duration,
-        confidence=confidence_of(segments),
-        words=None if transcript.words is None else [_timed(word) for word in transcript.words],
-    )
     return stt.SpeechEvent(
         type=stt.SpeechEventType.FINAL_TRANSCRIPT,
         request_id=request_id,
-        alternatives=[data],
+        alternatives=[speech_data(transcript)],
         recognition_usage=stt.RecognitionUsage(audio_duration=transcript.duration),
+    )
+
+
+def speech_data(transcript: Transcript, *, began_s: float = 0.0) -> stt.SpeechData:
+    """What was said in an utterance whose audio began at *began_s*."""
+    segments = transcript.segments
+    return stt.SpeechData(
+        language=LanguageCode(transcript.language),
+        text=transcript.text,
+        start_time=began_s + (segments[0].start if segments else 0.0),
+        end_time=began_s + (segments[-1].end if segments else transcript.duration),
+        confidence=confidence_of(segments),
+        words=None if transcript.words is None else [_timed(word, began_s) for word in transcript.words],
     )
 
 
@@ -71,9 +90,12 @@ def confidence_of(segments: tuple[Segment, ...]) -> float:
     return min(1.0, math.exp(min(0.0, logprob)))
 
 
-def _timed(word: Word) -> TimedString:
+def _timed(word: Word, began_s: float) -> TimedString:
     return TimedString(
-        word.word.strip(), start_time=word.start, end_time=word.end, confidence=word.probability
+        word.word.strip(),
+        start_time=began_s + word.start,
+        end_time=began_s + word.end,
+        confidence=word.probability,
     )
 
 
