@@ -59,7 +59,8 @@ async def speak(stream: livekit_stt.RecognizeStream, *speech: Samples, pace: flo
     began = loop.time()
     for number, frame in enumerate(frames(np.concatenate(speech)), 1):
         stream.push_frame(frame)
-        await asyncio.sleep(max(0.0, began + number / FRAMES_PER_S * pace - loop.time()))
+        if pace:
+            await asyncio.sleep(max(0.0, began + number / FRAMES_PER_S * pace - loop.time()))
 
 
 async def heard(stream: livekit_stt.RecognizeStream, last: SpeechEventType = USAGE) -> list[SpeechEvent]:
