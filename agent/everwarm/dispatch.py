@@ -8,6 +8,8 @@ dies, hangs or answers nonsense costs a retry, not the utterance:
 - dead, cut off, hung, 5xx: another pod, within the retry budget, at most `MAX_FAILURES` times for one utterance, for
   it may be the utterance that kills them. A pod that cannot even be connected to was not killed by it, and does not count. A pod has hung when it takes a multiple of the time expected, or when the
   registry has lost it while its answer is awaited.
+- unusually slow: another pod is asked beside it, on an idle slot only and within the same budget; whoever answers first
+  is believed. A hung pod then costs a second and not eight.
 - a kept-alive connection that turns out dead says nothing about the pod; the same pod is asked again.
 - any other 4xx is the caller's answer.
 
@@ -81,6 +83,8 @@ HANG_FLOOR_S: Final = 8.0  # generous: a wrongly given-up decode is work done tw
 HANG_UNKNOWN_S: Final = 20.0  # nothing measured yet on that pod
 HANG_FACTOR: Final = 6.0  # times the expected seconds
 DEADLINE_SHARE: Final = 0.6  # of what remains, so that time is left for another pod
+HEDGE_FLOOR_S: Final = 1.0  # a garbage collection, a burst or a cold cache take less
+HEDGE_FACTOR: Final = 3.0  # times the expected seconds; one in a hundred decodes takes that long
 RECORDING_S: Final = (
     30.0  # longer audio is cut off by its deadline and the registry only; its time is hard to foresee
 )
@@ -197,6 +201,16 @@ def hang_bound_s(wish: Wish, expected_s: float, *, is_measured: bool, remaining_
         return remaining_s
     patience_s = max(HANG_FLOOR_S if is_measured else HANG_UNKNOWN_S, HANG_FACTOR * expected_s)
     return min(patience_s, max(DEADLINE_SHARE * remaining_s, 2 * expected_s), remaining_s)
+
+
+def hedge_after_s(wish: Wish, expected_s: float, *, is_measured: bool) -> float | None:
+    """Seconds from the end of the body after which a second pod is asked too; None when none is.
+
+    Without a measurement nobody knows what is slow, and of a recording twice the work would be too much.
+    """
+    if wish.audio_s > RECORDING_S or not is_measured:
+        return None
+    return max(HEDGE_FLOOR_S, HEDGE_FACTOR * expected_s)
 
 
 class Patience:
@@ -413,7 +427,7 @@ class Dispatcher:
                     self._route_duration.record(time.perf_counter() - started)
                     _describe(span, route, attempt)
                     try:
-                        answer = await self._ask(route, call, deadline, stack, attempt)
+                        answer = await self._hedged(route, call, deadline, stack, attempt, tried)
                     except (CapacityError, PodFailed, InternalError, Unauthorized, ModelNotFound) as error:
                         reason = http_error(error).code
                         span.set_attribute(Attribute.REFUSAL, reason)
@@ -458,10 +472,73 @@ class Dispatcher:
             raise tried.last
         tried.forgive()
 
-    async def _ask(
-        self, route: Route, call: Call, deadline: Deadline, stack: AsyncExitStack, attempt: int
+    async def _hedged(
+        self,
+        route: Route,
+        call: Call,
+        deadline: Deadline,
+        stack: AsyncExitStack,
+        attempt: int,
+        tried: "_Tried",
     ) -> Answer:
-        """One attempt on *route*, which is told how it went; raises the error that *judge* does not let pass."""
+        """As `_ask`, with another pod asked beside *route* when that is unusually slow; the first answer counts."""
+        after_s = hedge_after_s(call.wish, route.expected_s, is_measured=route.is_measured)
+        if after_s is None:
+            return await self._ask(route, call, deadline, stack, attempt)
+        failure: EverwarmError | None = None
+        async with AsyncExitStack() as others, asyncio.TaskGroup() as group:
+            ask_other = partial(
+                self._ask_idle, call, deadline, {*tried.excluded, route.pod.boot}, attempt + 1
+            )
+            hedge = _Hedge(group, ask_other, after_s=after_s, held=others)
+            try:
+                answer = await self._ask(route, call, deadline, stack, attempt, on_sent=hedge.arm)
+            except EverwarmError as error:
+                failure = error  # an answer of the other pod may still come
+                hedge.disarm()
+            else:
+                hedge.cancel()
+                return answer
+        assert failure is not None
+        if hedge.answer is None:
+            raise failure
+        stack.push_async_callback(hedge.kept.aclose)
+        return hedge.answer
+
+    async def _ask_idle(
+        self, call: Call, deadline: Deadline, excluded: set[str], attempt: int, stack: AsyncExitStack
+    ) -> Answer | None:
+        """The answer of a pod outside *excluded* that has an idle slot; None when there is none, or no budget, or it fails."""
+        if self._budget.take():
+            self._budget.give_back()
+            return None
+        route = self._router.choose(call.wish, exclude=excluded)
+        if route is None:
+            self._budget.give_back()
+            return None
+        self._retries.add(1, {"reason": "slow"})
+        with telemetry.span(SpanName.ROUTE) as span, route:
+            _describe(span, route, attempt)
+            try:
+                return await self._ask(route, _idle_only(call), deadline, stack, attempt)
+            except EverwarmError as error:
+                span.set_attribute(Attribute.REFUSAL, http_error(error).code)
+                return None
+
+    async def _ask(
+        self,
+        route: Route,
+        call: Call,
+        deadline: Deadline,
+        stack: AsyncExitStack,
+        attempt: int,
+        *,
+        on_sent: "Callable[[Patience], None] | None" = None,
+    ) -> Answer:
+        """One attempt on *route*, which is told how it went; raises the error that *judge* does not let pass.
+
+        on_sent: called once the body is out, with what still lets it take its time.
+        """
         pod = route.pod
         started = time.perf_counter()
         patience = Patience(pod.id, deadline)
@@ -472,6 +549,8 @@ class Dispatcher:
             )
             if bound_s < deadline.remaining_s():
                 patience.ends_in(bound_s, f"no answer within {bound_s:.1f} s")
+            if on_sent is not None:
+                on_sent(patience)
 
         def pod_is_lost() -> None:
             patience.ends_in(0.0, "it left the registry before it answered")
@@ -583,6 +662,52 @@ class DirectDispatcher:
                     raise
             await asyncio.sleep(pause_s)
         raise AssertionError("count() does not end")
+
+
+class _Hedge:
+    """A second attempt that begins by itself some time after the first one's body was sent.
+
+    group: whose task it is; ask: makes it; held: what a streamed answer of it leaves open until it is taken over.
+    """
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        ask: Callable[[AsyncExitStack], Awaitable[Answer | None]],
+        *,
+        after_s: float,
+        held: AsyncExitStack,
+    ) -> None:
+        self.answer: Answer | None = None
+        self.kept = AsyncExitStack()
+        self._group, self._ask, self._after_s, self._held = group, ask, after_s, held
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def arm(self, first: Patience) -> None:
+        """The first attempt's body is out; *first* is how long it may take."""
+        begin = partial(self._begin, first)
+        self._timer = asyncio.get_running_loop().call_later(self._after_s, begin)
+
+    def disarm(self) -> None:
+        """Begin no more; what has begun goes on."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def cancel(self) -> None:
+        """The first attempt was answered."""
+        self.disarm()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self, first: Patience) -> None:
+        self._task = self._group.create_task(self._run(first), name="hedge")
+
+    async def _run(self, first: Patience) -> None:
+        answer = await self._ask(self._held)
+        if answer is not None:
+            self.answer, self.kept = answer, self._held.pop_all()
+            first.ends_in(0.0, "another pod was faster")
 
 
 @dataclass(slots=True)

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 import everwarm
-from everwarm.dispatch import EXPECT_FROM_BYTES, MAX_FAILURES, hang_bound_s
+from everwarm.dispatch import (
+    EXPECT_FROM_BYTES,
+    HANG_FLOOR_S,
+    HEDGE_FLOOR_S,
+    MAX_FAILURES,
+    hang_bound_s,
+    hedge_after_s,
+)
 from everwarm.errors import (
     AudioTooLong,
     DeadlineExceeded,
@@ -274,6 +281,48 @@ async def test_an_utterance_that_is_sent_before_redis_answers_waits_for_it(own_v
         own_valkey.start()
         async with pods(own_valkey.url, []) as [pod]:
             assert await utterance == pod.name
+
+
+async def test_a_pod_that_is_unusually_slow_costs_a_second_and_not_the_time_until_it_counts_as_hung(
+    redis_url: str,
+) -> None:
+    script: list[Behaviour] = []
+    async with pods(redis_url, script, script) as both, everwarm.Client(redis_url) as client:
+        while not all(pod.asked for pod in both):  # so that both are measured
+            async with asyncio.TaskGroup() as group:
+                for _ in both:
+                    group.create_task(said(client))
+        script.append(hang)
+        began = time.monotonic()
+        answered = await said(client)
+        assert HEDGE_FLOOR_S <= time.monotonic() - began < HANG_FLOOR_S / 2
+        (hung,) = [pod for pod in both if pod.held]
+        assert answered != hung.name
+        assert client.router is not None
+        load = client.router.loads.of(record_of(hung))
+        assert load is not None
+        assert (load.failures, load.own) == (1, 0)
+
+
+async def test_nobody_is_asked_beside_a_slow_pod_where_no_slot_is_idle(redis_url: str) -> None:
+    async with pods(redis_url, [], slots=1) as [pod], everwarm.Client(redis_url) as client:
+        await said(client)
+        pod.then(hang)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(said(client))
+            await until(lambda: pod.held == 1)
+            await asyncio.sleep(HEDGE_FLOOR_S * 1.2)  # nothing may happen, and that takes time to see
+            pod.released.set()
+        assert waiting.result() == pod.name
+        assert pod.asked == 2
+
+
+def test_slow_is_a_multiple_of_what_was_measured_and_never_less_than_a_second() -> None:
+    wish = Wish("base.en", audio_s=3.0)
+    assert hedge_after_s(wish, 0.1, is_measured=True) == HEDGE_FLOOR_S
+    assert hedge_after_s(wish, 2.0, is_measured=True) == 6.0
+    assert hedge_after_s(wish, 2.0, is_measured=False) is None
+    assert hedge_after_s(Wish("base.en", audio_s=600.0), 2.0, is_measured=True) is None
 
 
 def test_a_pod_has_hung_when_it_takes_a_multiple_of_the_time_foreseen() -> None:
