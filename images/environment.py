@@ -41,6 +41,16 @@ INSTALLERS: Final = (
     "distutils-precedence.pth",
 )
 LEAST_SAVING: Final = 1_000_000  # bytes; CTranslate2's extension alone saves 67 MB of 69
+UNUSED_PARTS: Final = (
+    "onnxruntime/capi/libonnxruntime.so*",  # for programs in C; the Python module is linked with a copy of its own
+    "onnxruntime/backend",
+    "onnxruntime/datasets",
+    "onnxruntime/quantization",
+    "onnxruntime/tools",
+    "onnxruntime/transformers",
+)
+"""Of site-packages: 40 MB, of which nothing in an image imports any."""
+TRIMMED_MODULES: Final = ("onnxruntime",)
 UNUSED_MODULES: Final = (
     r"/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|site-packages|dist-packages)/"
 )
@@ -121,6 +131,12 @@ def pinned(lock: Path) -> set[str]:
     return {f"{_normal(name)}=={version}" for name, version in pins}
 
 
+def leave_out_unused(library: Path) -> None:
+    """Remove UNUSED_PARTS from *library*, a site-packages."""
+    for path in [path for pattern in UNUSED_PARTS for path in library.glob(pattern)]:
+        _remove(path)
+
+
 # --- Steps ---------------------------------------------------------------------------------------------------------
 
 
@@ -141,14 +157,25 @@ def _install(environment: Path, *what: str | Path) -> None:
 
 
 def _installed(environment: Path) -> set[str]:
-    library = next((environment / "lib").glob("python3*")) / "site-packages"
-    return {f"{_normal(found.name)}=={found.version}" for found in distributions(path=[str(library)])}
+    return {
+        f"{_normal(found.name)}=={found.version}"
+        for found in distributions(path=[str(_site_packages(environment))])
+    }
+
+
+def _site_packages(environment: Path) -> Path:
+    return next((environment / "lib").glob("python3*")) / "site-packages"
 
 
 def _trim(environment: Path) -> None:
-    """Leave out tests and debug symbols that libraries bring along, and compile what stays."""
+    """Leave out what libraries bring along and nothing uses: tests, UNUSED_PARTS, debug symbols; compile what stays."""
+    library = _site_packages(environment)
     for folder in [path for path in environment.rglob("tests") if path.is_dir()]:
         _remove(folder)
+    leave_out_unused(library)
+    for module in [name for name in TRIMMED_MODULES if (library / name).exists()]:
+        # As below. -B: what is compiled by an import would be compared with its source at every start.
+        _run(environment / "bin/python", "-B", "-c", f"import {module}")
     stripped = [path for path in environment.rglob("*.so*") if path.is_file() and _strip(path)]
     # A library that did not survive it should end the build, and not a pod.
     _run(environment / "bin/python", "-c", "import ctypes, sys; [*map(ctypes.CDLL, sys.argv[1:])]", *stripped)

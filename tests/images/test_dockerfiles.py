@@ -3,7 +3,12 @@
 What is in a built image is seen by `make images` (sizes) and on a real node, where their pods run restricted.
 """
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
@@ -14,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from images.build import MEMBER_OF, PYTHON_IMAGE, version
-from images.environment import MEMBERS_LAYER, USER, asked_for, pinned
+from images.environment import MEMBERS_LAYER, UNUSED_PARTS, USER, asked_for, leave_out_unused, pinned
 from tests.cluster.node_images import BASE_IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +145,25 @@ def test_no_line_but_those_of_the_cuda_variant_is_about_one_kind_of_machine(imag
     text = (ROOT / f"Dockerfile.{image}").read_text(encoding="utf-8")
     named = [line for line in text.splitlines() if re.search(r"amd64|x86|arm64|aarch64", line)]
     assert all("CTranslate2 loads" in line for line in named)
+
+
+def test_speech_is_detected_without_what_images_leave_out(tmp_path: Path) -> None:
+    installed = Path(sysconfig.get_path("purelib"))
+    shutil.copytree(installed / "onnxruntime", tmp_path / "onnxruntime")
+    assert all([*tmp_path.glob(part)] for part in UNUSED_PARTS)  # what is not there would be listed in vain
+    leave_out_unused(tmp_path)
+    assert not any([*tmp_path.glob(part)] for part in UNUSED_PARTS)
+    code = (
+        "import numpy, onnxruntime\n"
+        "from everwarm_core.realtime.speech import WINDOW, SpeechDetector\n"
+        "SpeechDetector().probability(numpy.zeros(WINDOW, numpy.int16))\n"
+        "print(onnxruntime.__file__)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
 
 
 def test_context_is_a_list_of_what_is_let_in() -> None:
