@@ -84,12 +84,12 @@ class Route:
 
     def refused(self, *, inflight: int | None = None, slots: int | None = None) -> None:
         """The pod is full."""
-        if load := self._settle():
+        if load := self._settle(is_free=False):
             self._router.loads.refused(load, self.wish.audio_s, inflight=inflight, slots=slots)
 
     def closed(self) -> None:
         """The pod is draining, or no longer warm."""
-        if load := self._settle():
+        if load := self._settle(is_free=False):
             self._router.loads.closed(load, self.wish.audio_s)
 
     def failed(self) -> None:
@@ -102,9 +102,12 @@ class Route:
         if load := self._settle():
             self._router.loads.abandoned(load, self.wish.audio_s)
 
-    def _settle(self) -> PodLoad | None:
+    def _settle(self, *, is_free: bool = True) -> PodLoad | None:
+        """is_free: whether the end of the request may have left a place. A refusal has not: if it woke somebody, those who
+        wait for a full pod would ask it in a circle, each woken by the refusal of the one before.
+        """
         load, self._load = self._load, None
-        if load is not None:
+        if load is not None and is_free:
             self._router.wake_one()
         return load
 
@@ -223,7 +226,7 @@ class Router:
         return None
 
     async def pause(self, seconds: float) -> None:
-        """Wait until a request of ours somewhere has ended or the pods have changed, at most *seconds*."""
+        """Wait until a request of ours has left its place somewhere or the pods have changed, at most *seconds*."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:

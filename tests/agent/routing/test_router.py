@@ -1,7 +1,7 @@
 """The router over a real registry: what it finds, how long it holds, what it calls unknown."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from everwarm.deadline import Deadline
 from everwarm.routing.pick import Reason
-from everwarm.routing.router import WARM_UP_PRIOR_S, Router, warm_up_s
+from everwarm.routing.router import WARM_UP_PRIOR_S, Route, Router, warm_up_s
 from everwarm.settings import AgentSettings
 from everwarm.sources import pod_source
 from everwarm_core.errors import ModelNotFound, ModelNotWarm, RegistryUnavailable
@@ -44,6 +44,22 @@ async def test_router_finds_a_pod_that_is_warm_for_the_language(redis_url: str) 
         for language, pod_id in (("de", "pod-de"), ("en", "pod-en")):
             route = await router.route("whisper-1", language, deadline=soon())
             assert (route.pod.id, route.reason) == (pod_id, Reason.ONLY_CANDIDATE)
+
+
+@pytest.mark.parametrize("settle", [Route.refused, Route.closed], ids=["full", "draining"])
+async def test_a_refusal_wakes_nobody_who_waits_for_a_place(
+    redis_url: str, settle: Callable[[Route], None]
+) -> None:
+    """Else those who wait ask a full pod in a circle, each woken by the refusal of the one before."""
+    await announce(redis_url, [pod_record()])
+    async with routing(redis_url) as router, asyncio.TaskGroup() as group:
+        answered, refused = [await router.route("base.en", "en", deadline=soon()) for _ in range(2)]
+        group.create_task(router.pause(WAIT_S))
+        await until(lambda: router._waiting)
+        settle(refused)
+        assert router._waiting
+        answered.succeeded(service_s=0.1)
+        assert not router._waiting
 
 
 async def test_router_takes_a_pod_of_the_name_for_a_language_nobody_has_proven(redis_url: str) -> None:
