@@ -28,6 +28,7 @@ from everwarm_core.realtime.listener import (
     Happening,
     Listener,
     SpeechStopped,
+    Transcriber,
     Utterance,
     Wish,
 )
@@ -79,7 +80,7 @@ def _ms(seconds: list[float]) -> float:
     return statistics.median(seconds) * 1000
 
 
-class _ByClient:
+class _ByClient(Transcriber):
     """A Transcriber over the library's client."""
 
     def __init__(self, client: everwarm.Client) -> None:

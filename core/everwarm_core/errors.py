@@ -21,6 +21,7 @@ The families say who must act::
     │   └── MethodNotAllowed      the path exists, not for this method
     ├── CapacityError             another pod, or a later try: nothing was decoded
     │   ├── PodFull               all slots and queue places are taken
+    │   ├── NoIdleSlot            the request wanted a slot that is free now, and none is
     │   ├── PodDraining           the pod is shutting down
     │   ├── GatewayFull           the gateway holds all the requests, or bytes, that it may
     │   ├── RateLimited           this API key has all that it may have for now; others may call
@@ -211,6 +212,13 @@ class PodFull(CapacityError):
         self.slots, self.queue, self.retry_after_s = slots, queue, retry_after_s
 
 
+class NoIdleSlot(CapacityError):
+    """The request asked for a slot that nobody else wants now, and there is none."""
+
+    def __init__(self) -> None:
+        super().__init__("no slot is idle now, and the request did not want to wait for one")
+
+
 class PodDraining(CapacityError):
     """The pod finishes what it holds and takes nothing new."""
 
@@ -364,6 +372,7 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     InvalidRequest: HttpError(400, "invalid_request_error", "invalid_request"),
     RateLimited: HttpError(429, "rate_limit_error", "rate_limit_exceeded"),
     PodFull: HttpError(503, "server_error", "pod_full"),
+    NoIdleSlot: HttpError(503, "server_error", "no_idle_slot"),
     PodDraining: HttpError(503, "server_error", "pod_draining"),
     GatewayFull: HttpError(503, "server_error", "gateway_full"),
     TooManySessions: HttpError(503, "server_error", "too_many_sessions"),

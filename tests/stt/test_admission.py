@@ -223,6 +223,27 @@ async def test_retry_after_of_a_full_pod_follows_the_measured_service_time() -> 
 # --- Drain ----------------------------------------------------------------------------------------------------------
 
 
+async def test_draining_lets_in_what_was_promised_before_and_haste_does_not() -> None:
+    admission = Admission(Capacity(slots=1, queue=0))
+    admission.drain()
+    async with admission.admit(is_promised=True):
+        assert admission.inflight == 1
+    admission.hasten()
+    with pytest.raises(PodDraining):
+        async with admission.admit(is_promised=True):
+            pass
+
+
+async def test_waiting_for_a_place_ends_when_one_is_given_back() -> None:
+    admission = Admission(Capacity(slots=1, queue=0))
+    async with asyncio.TaskGroup() as tasks:
+        async with admission.admit():
+            waiting = tasks.create_task(admission.place_came_free())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await waiting
+
+
 async def test_draining_finishes_what_is_held_and_refuses_what_comes() -> None:
     admission = Admission(Capacity(slots=1, queue=2))
     decode = Decode()

@@ -100,6 +100,15 @@ def test_pod_with_room_asks_for_the_body(pod: PodProcess) -> None:
         assert connection.recv(len(b"HTTP/1.1 100")) == b"HTTP/1.1 100"
 
 
+def test_glance_is_refused_where_it_would_have_to_wait_and_answered_where_not(pod: PodProcess) -> None:
+    headers = {"content-type": PCM_TYPE, "x-everwarm-idle-only": "1"}
+    with decoding_long_utterance(pod):
+        answer = ask(pod.url, PCM_PATH, body=clips()[0].pcm(), headers=headers)
+    assert (answer.status, answer.error["code"]) == (503, "no_idle_slot")
+    eventually(lambda: inflight(pod) == 0)
+    assert ask(pod.url, PCM_PATH, body=clips()[0].pcm(), headers=headers).status == 200
+
+
 @pytest.mark.parametrize("path", [PCM_PATH, "/v1/audio/transcriptions"])
 def test_full_pod_says_when_to_come_back(pod: PodProcess, path: str) -> None:
     content_type = PCM_TYPE if path == PCM_PATH else FORM_TYPE

@@ -59,11 +59,15 @@ class RealtimeClient:
 
     async def next(self, kind: str) -> Event:
         """The next event of type *kind*; others are kept. Raises AssertionError for an `error` nobody waits for."""
+        return await self.next_of(kind)
+
+    async def next_of(self, *kinds: str) -> Event:
+        """As `next`, for several types."""
         async with asyncio.timeout(WAIT_S):
             while True:
                 event: Event = json.loads(await self.socket.recv())
                 self.events.append(event)
-                if event["type"] == kind:
+                if event["type"] in kinds:
                     return event
                 assert event["type"] != "error", event
 

@@ -3,7 +3,7 @@
 A session is not tied to a pod: each utterance is sent when it is complete, by the same dispatch as a file, with its
 retries, its ejections and its deadline. So the audio is here until its final is there, and a pod that dies, hangs or
 drains in the middle of a session costs one utterance some time. A key's limits count utterances, as they do for files;
-glances and early decodes, which take idle slots only, are free.
+glances, which take idle slots only, are free until one is the final.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from everwarm_core.http.headers import REQUEST_ID_HEADER
 from everwarm_core.http.websocket import AsgiSocket, Handshake
 from everwarm_core.keys import is_english_only
 from everwarm_core.languages import AUTO
-from everwarm_core.realtime.listener import Utterance, Wish
+from everwarm_core.realtime.listener import Transcriber, Utterance, Wish
 from everwarm_core.realtime.session import SocketClosed
 from everwarm_core.requests import TranscriptionRequest, transcribe_query
 from everwarm_core.telemetry import Attribute, SpanName
@@ -32,7 +32,7 @@ from everwarm_core.transcript import Transcript
 
 
 @dataclass(frozen=True, slots=True)
-class AnyPod:
+class AnyPod(Transcriber):
     """A `Transcriber` that has *caller*'s utterances transcribed by way of *exchange*, each within *deadline_s*."""
 
     exchange: Exchange
@@ -61,6 +61,11 @@ class AnyPod:
         """See Transcriber."""
         answer = await self.exchange.glance(_call(utterance), deadline=Deadline.after(GLANCE_S))
         return None if answer is None else transcript_of(answer)
+
+    def adopt(self, utterance: Utterance) -> None:
+        """See Transcriber: an utterance like any other for the caller's limits."""
+        with self.caller.utterance(utterance.seconds):
+            return
 
 
 @dataclass(frozen=True, slots=True)

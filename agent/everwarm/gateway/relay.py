@@ -39,12 +39,13 @@ from everwarm_core.errors import (
     InternalError,
     InvalidParameter,
     InvalidRequest,
+    NoIdleSlot,
     Unauthorized,
     UploadTooLarge,
     UploadTooSlow,
     http_error,
 )
-from everwarm_core.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER, parse_deadline_s
+from everwarm_core.http.headers import DEADLINE_HEADER, IDLE_HEADER, REQUEST_ID_HEADER, parse_deadline_s
 from everwarm_core.openai_errors import error_body, error_headers, error_json
 from everwarm_core.realtime.listener import Habits
 from everwarm_core.realtime.session import SessionLimits
@@ -199,7 +200,15 @@ class Relay(Response):
             upload.tape,
             Wish(request.model, request.language, audio_s),
         )
-        async with self._door.exchange.exchange(call, deadline=self._deadline(upload)) as answer:
+        deadline = self._deadline(upload)
+        if IDLE_HEADER in headers:
+            glance = await self._door.exchange.glance(call, deadline=deadline)
+            if glance is None:
+                raise NoIdleSlot
+            upload.charge(glance)
+            await outgoing.answer(glance)
+            return
+        async with self._door.exchange.exchange(call, deadline=deadline) as answer:
             upload.charge(answer)
             await outgoing.answer(answer)
 

@@ -41,6 +41,7 @@ from everwarm_core.realtime.listener import (
     Habits,
     Happening,
     Listener,
+    Transcriber,
     Utterance,
     Wish,
 )
@@ -171,7 +172,7 @@ class SpeechStream(stt.RecognizeStream):
         return Wish(self._options.model, self._language, word_timestamps=self._options.word_timestamps)
 
 
-class _Elsewhere:
+class _Elsewhere(Transcriber):
     """A listener's Transcriber that has each utterance transcribed on *own_loop*, for at most *limit_s* seconds."""
 
     def __init__(self, own_loop: OwnLoop[pods.Transcriber], limit_s: float) -> None:

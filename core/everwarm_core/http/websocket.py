@@ -41,6 +41,11 @@ Message = MutableMapping[str, Any]  # as ASGI has it
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     """Does not wait for ever until a client has read the end."""
 
+    async def send(self, message: Any) -> None:
+        """As uvicorn's, which takes a handshake that was answered over HTTP for one that was forgotten, and logs an error."""
+        await super().send(message)
+        self.handshake_complete |= self.close_sent
+
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """The application is done with the connection."""
         super().on_task_complete(task)

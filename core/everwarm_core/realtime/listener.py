@@ -84,13 +84,19 @@ class Utterance:
 
 
 class Transcriber(Protocol):
-    """Whoever turns utterances into transcripts."""
+    """Whoever turns utterances into transcripts; to be inherited from."""
 
     async def transcribe(self, utterance: Utterance) -> Transcript:
         """The transcript, however many tries that takes; raises EverwarmError when the deadline has passed."""
 
     async def glance(self, utterance: Utterance) -> Transcript | None:
         """The same on a slot that is idle now; None when there is none, or when anything else is in the way."""
+
+    def adopt(self, utterance: Utterance) -> None:  # noqa: ARG002 - whoever counts utterances wants it
+        """What a glance gave is taken as the final of *utterance*, which nobody is asked for any more; raises EverwarmError
+        where it may not be had.
+        """
+        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +348,8 @@ class Listener(AbstractAsyncContextManager["Listener"]):
             transcript = await item.foreseen if item.foreseen else None
             if transcript is None:
                 transcript = await self._transcriber.transcribe(utterance)
+            else:
+                self._transcriber.adopt(utterance)
             rest = item.agreement.finish(transcript.text)
             outcome = Completed(item.id, transcript, rest, _ms(item.start))
             labels = {Attribute.MODEL.value: utterance.wish.model}

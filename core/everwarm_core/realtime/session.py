@@ -20,7 +20,14 @@ from typing import Final, Protocol
 import numpy as np
 import structlog
 
-from everwarm_core.errors import EverwarmError, InvalidEvent, InvalidRequest, NothingToCommit, SessionOver
+from everwarm_core.errors import (
+    EverwarmError,
+    InvalidEvent,
+    InvalidRequest,
+    NothingToCommit,
+    SessionOver,
+    UtteranceTooLong,
+)
 from everwarm_core.realtime.audio import AudioDecoder, Samples
 from everwarm_core.realtime.config import SessionConfig
 from everwarm_core.realtime.events import (
@@ -132,6 +139,7 @@ class Session:
         self._waiting = bytearray()
         """Audio that came before the model was named."""
         self._errors = 0
+        self._is_too_long = False
         self._is_draining = False
         self._patience: asyncio.Timeout | None = None
         """Around the wait for the next event."""
@@ -261,7 +269,12 @@ class Session:
             )
         if self._decoder is None:
             self._decoder = AudioDecoder(self._config.form)
-        await self._listener.hear(self._decoder.decode(audio))
+        try:
+            await self._listener.hear(self._decoder.decode(audio))
+        except UtteranceTooLong:
+            if not self._is_too_long:  # told once, for the client may be far ahead with its sending
+                self._is_too_long = True
+                raise
 
     async def _commit(self) -> None:
         self._wish()  # says so when no model is known
@@ -270,7 +283,8 @@ class Session:
         await self._listener.commit(self._flush())
 
     def _flush(self) -> Samples:
-        """What the decoder still holds of the audio so far."""
+        """What the decoder still holds of the audio so far, which ends here."""
+        self._is_too_long = False
         return self._decoder.flush() if self._decoder else np.empty(0, np.int16)
 
     def _wish(self) -> Wish:

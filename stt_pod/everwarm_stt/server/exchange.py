@@ -28,8 +28,8 @@ from everwarm_core.errors import (
     EverwarmError,
     InternalError,
     ModelNotWarm,
+    NoIdleSlot,
     PodDraining,
-    PodFull,
 )
 from everwarm_core.http.headers import IDLE_HEADER
 from everwarm_core.registry.records import PodState
@@ -135,7 +135,7 @@ class Transcriber:
         if pod.state in (PodState.LOADING, PodState.WARMING) and not is_rehearsal(request.scope):
             raise ModelNotWarm(pod.settings.model, retry_after_s=LOADING_RETRY_AFTER_S)
         if IDLE_HEADER in request.headers and not pod.admission.has_idle_slot:
-            raise PodFull(slots=pod.settings.slots, queue=0)
+            raise NoIdleSlot
         async with pod.admission.admit(deadline) as place:
             yield place
 

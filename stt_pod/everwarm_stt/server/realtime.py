@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from everwarm_core.errors import DeadlineExceeded, EverwarmError, ModelNotWarm, PodFull
 from everwarm_core.http.websocket import AsgiSocket, Handshake
 from everwarm_core.realtime.audio import SAMPLE_RATE
-from everwarm_core.realtime.listener import Utterance, Wish
+from everwarm_core.realtime.listener import Transcriber, Utterance, Wish
 from everwarm_core.realtime.session import SocketClosed
 from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.registry.records import PodState
@@ -32,7 +32,7 @@ from everwarm_stt.turns import Deadline
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class Slots(Transcriber):
     """A `Transcriber` on the slots of *pod*."""
 
     pod: Pod

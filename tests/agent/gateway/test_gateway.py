@@ -428,3 +428,14 @@ async def test_the_description_lists_every_route(redis_url: str) -> None:
         assert {"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/transcribe", "/v1/models"} <= set(
             paths
         )
+
+
+async def test_a_glance_is_one_question_and_never_waits(redis_url: str) -> None:
+    async with pods(redis_url, []) as [pod], gateway(redis_url) as door:
+        await door.transcribe()  # the pods are known by now
+        pod.then(refuse())
+        code, body, _ = await door.transcribe(x_everwarm_idle_only="1")
+        assert (code, error_of(body)["code"], pod.asked) == (503, "no_idle_slot", 2)
+        code, body, _ = await door.transcribe(x_everwarm_idle_only="1")
+        assert (code, json.loads(body)["text"]) == (200, "pod-0")
+        assert "x-everwarm-idle-only" in pod.received[-1].headers

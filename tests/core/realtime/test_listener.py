@@ -25,6 +25,7 @@ from everwarm_core.realtime.listener import (
     Listener,
     SpeechStarted,
     SpeechStopped,
+    Transcriber,
     Utterance,
     Wish,
 )
@@ -38,12 +39,13 @@ FIRST, SECOND = clips()[0].samples(), clips()[1].samples()
 
 
 @dataclass
-class Script:
+class Script(Transcriber):
     """A transcriber that answers with the utterance's length, when it is let."""
 
     may_glance: bool = True
     finals: list[Utterance] = field(default_factory=list)
     glances: list[Utterance] = field(default_factory=list)
+    adopted: list[Utterance] = field(default_factory=list)
     answer: Callable[[Utterance], "asyncio.Future[Transcript] | Transcript"] | None = None
 
     async def transcribe(self, utterance: Utterance) -> Transcript:
@@ -57,6 +59,9 @@ class Script:
         self.glances.append(utterance)
         await asyncio.sleep(0)
         return transcript_of(utterance) if self.may_glance else None
+
+    def adopt(self, utterance: Utterance) -> None:
+        self.adopted.append(utterance)
 
 
 def transcript_of(utterance: Utterance) -> Transcript:
@@ -122,6 +127,7 @@ async def test_final_is_the_early_decode_when_nobody_spoke_on() -> None:
     assert isinstance(completed, Completed)
     assert completed.transcript is foreseen.transcript
     assert not script.finals
+    assert [utterance.item_id for utterance in script.adopted] == [completed.item_id]
 
 
 async def test_early_and_late_finals_hear_the_same_samples() -> None:
