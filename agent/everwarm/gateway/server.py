@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 
 from everwarm.credentials import SecretFile
+from everwarm.deadline import Deadline
 from everwarm.dispatch import Dispatcher, PodHttp
 from everwarm.event_loop import new_event_loop
 from everwarm.gateway.app import VERSION, MetricsPage, create_app
@@ -83,7 +84,6 @@ async def run_gateway(
                 ws=BoundedWebSocketProtocol,
                 **WEBSOCKETS,
                 timeout_keep_alive=KEEPALIVE_S,
-                timeout_graceful_shutdown=max(1, round(settings.gateway_drain_seconds)),
             )
         )
         try:
@@ -103,9 +103,11 @@ async def run_gateway(
                     door.admission.drain()
                     door.sessions.drain()
                     log.info("gateway.draining", held=door.admission.held, sessions=len(door.sessions))
+                    deadline = Deadline.after(settings.gateway_drain_seconds)
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(settings.gateway_drain_seconds):
-                            await door.sessions.ended()
+                        async with asyncio.timeout(deadline.remaining_s()):
+                            await door.sessions.ended()  # uvicorn would cut them off in the middle of a word
+                    server.config.timeout_graceful_shutdown = max(1, round(deadline.remaining_s()))
                     server.should_exit = True
                     await asyncio.wait([serving])
         finally:
