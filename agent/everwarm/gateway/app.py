@@ -72,7 +72,8 @@ def create_app(door: Door, router: Router, *, metrics_page: MetricsPage | None =
     )
     if origins := door.settings.gateway_cors_origins:
         app.add_middleware(Cors, origins=origins)
-    app.add_middleware(Edge)  # around it, so that preflights have an id too
+    # Around it, so that preflights have an id too.
+    app.add_middleware(Edge, is_draining=lambda: door.admission.is_draining)
     _add_audio(app, door)
     _add_realtime(app, door)
     _add_models(app, door, router)

@@ -1,7 +1,11 @@
 """What is done to every request of the gateway, whatever route it takes: an id, an orderly end of its connection, and
 the limits of its caller's key on the answer, be it a transcript or an error.
+
+While the gateway drains each answer is the last of its connection: a client that keeps connections would else come back
+over this one, to be refused until the process ends, and not reach another gateway behind the same address.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -29,10 +33,11 @@ def tell_limits(scope: Scope, limited: Limited) -> None:
 
 
 class Edge:
-    """The ASGI middleware around *app*."""
+    """The ASGI middleware around *app*. is_draining: whether the gateway shuts down."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, is_draining: Callable[[], bool]) -> None:
         self._app = app
+        self._is_draining = is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -44,7 +49,8 @@ class Edge:
 
         def answer_headers(_status: int) -> dict[str, str]:
             limited: Limited | None = scope.get(_LIMITED)
-            return {REQUEST_ID_HEADER: request_id, **(limited.headers() if limited else {})}
+            told = {REQUEST_ID_HEADER: request_id, **(limited.headers() if limited else {})}
+            return {**told, "connection": "close"} if self._is_draining() else told
 
         connection = WatchedConnection(headers, receive, send, answer_headers=answer_headers)
         with structlog.contextvars.bound_contextvars(request_id=request_id):

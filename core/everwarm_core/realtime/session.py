@@ -6,7 +6,8 @@ else, because LiveKit's plugin and Pipecat take any of them as the end; an utter
 one. Nothing is made for a session that has sent no audio yet: idle ones cost a few kilobytes.
 
 When the place shuts down a session goes on until nobody speaks and every transcript is out, and is then closed with
-1012, which asks clients to come again.
+1012, which asks clients to come again. What was sent by then may still be on its way, so that is decided a moment later:
+stock clients do not say again what they have said.
 """
 
 import asyncio
@@ -64,6 +65,8 @@ from everwarm_core.realtime.speech import shared_network
 
 SEND_TIMEOUT_S: Final = 10.0
 """A client that does not read for so long, with the connection's buffers full, is gone or stuck."""
+ON_ITS_WAY_S: Final = 0.25
+"""Audio that a client had sent when the place began to shut down, or when a final was told, is here by then."""
 ERRORS_IN_A_ROW: Final = 16
 """Wrong events after which a client is not worth the answers any more."""
 WAITING_AUDIO_BYTES: Final = 1 << 20
@@ -141,6 +144,8 @@ class Session:
         self._errors = 0
         self._is_too_long = False
         self._is_draining = False
+        self._stays_until = 0.0
+        """While draining: what may be on its way is waited for."""
         self._patience: asyncio.Timeout | None = None
         """Around the wait for the next event."""
         self._ends_at = 0.0
@@ -168,6 +173,7 @@ class Session:
     def drain(self) -> None:
         """End as soon as nobody speaks and every transcript is out."""
         self._is_draining = True
+        self._stay_a_moment()
         self._leave_if_due()
 
     async def _step(self) -> None:
@@ -185,7 +191,7 @@ class Session:
         loop = asyncio.get_running_loop()
         until = min(loop.time() + self._limits.idle_s, self._ends_at)
         try:
-            async with asyncio.timeout_at(loop.time() if self._may_leave else until) as self._patience:
+            async with asyncio.timeout_at(self._stays_until if self._may_leave else until) as self._patience:
                 return await self._socket.receive()
         except TimeoutError:
             if self._may_leave:
@@ -207,7 +213,10 @@ class Session:
 
     def _leave_if_due(self) -> None:
         if self._may_leave and self._patience is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+            self._patience.reschedule(self._stays_until)
+
+    def _stay_a_moment(self) -> None:
+        self._stays_until = asyncio.get_running_loop().time() + ON_ITS_WAY_S
 
     async def _do(self, event: ClientEvent) -> None:
         match event:
@@ -319,6 +328,7 @@ class Session:
             case SpeechStarted() | Interim() | Foreseen():
                 pass
         if isinstance(happening, Completed | Failed):
+            self._stay_a_moment()
             # The listener counts the utterance as done once this returns.
             asyncio.get_running_loop().call_soon(self._leave_if_due)
 
