@@ -30,7 +30,7 @@ class Figures:
         return Report(
             title="The story on a real cluster",
             promises=(
-                Promise("utterances lost", self.lost, 0, ""),
+                Promise("utterances lost, or with two finals", self.lost, 0, ""),
                 Promise("disagreements of Ready and warm over 1 s, not excused", self.disagreements, 0, ""),
             ),
             figures=tuple(Figure(name, value, unit) for name, (value, unit) in self.found.items()),

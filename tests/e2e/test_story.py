@@ -1,17 +1,20 @@
 """From an empty cluster to an empty cluster: install, serve, change, break, upgrade and remove, with no utterance lost.
 
 The tests are the chapters of one story and run in order; each says what it leaves. A pod in the cluster sends speech all
-the while, and every chapter after the first ones begins and ends with it: what it asks for is half of what one pod less
-than there are can serve, measured at its beginning. Another compares what Kubernetes and the registry say of every pod.
+the while, and every chapter after the first ones begins and ends with it. Two callers speak beside it, each at a person's
+pace: one in realtime sessions through the gateway's Service, one in LiveKit's stream from outside the cluster. What they ask for
+together is half of what one pod less than there are can serve, measured at the beginning. Another pod compares what Kubernetes and
+the registry say of every pod.
 """
 
 import asyncio
+import base64
 import json
 import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +27,11 @@ import everwarm
 from everwarm.demo.clips import load_clips
 from everwarm.demo.wer import words
 from tests.cluster.clients import find_kubectl
-from tests.e2e.conftest import CHART, NAMESPACE, POD_SECURITY, PREVIOUS_TAG, RELEASE, RESTRICTED, Stage
+from tests.e2e.conftest import CHART, NAMESPACE, POD_SECURITY, PREVIOUS_TAG, RELEASE, RESTRICTED, ROOT, Stage
 from tests.e2e.kubectl import CommandFailed, Json, Lines, wait_for
+from tests.e2e.outside import forwarded, livekit_agent
 from tests.support.pods import free_port
+from tests.support.speech import clips
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1200)]
 
@@ -36,7 +41,13 @@ LEASE_S = 5.0  # a killed pod's entry in the registry
 GRACE_S = 7.0  # Redis back: that long nothing that is missing counts as gone
 SERVED = 8  # utterances of the load that a chapter must see answered
 CPU = {"requests": {"cpu": "100m", "memory": "400Mi"}, "limits": {"memory": "1Gi"}}
+SPOKEN_HZ = (
+    2.5  # decodes a second for the two who speak: a final every 3 s each, and looks at what was said so far
+)
+LEAST_HZ = 1.0
 UNDER_LOAD = "under load"
+SPOKEN = tuple(clip for clip in clips() if clip.path.stem in {"yes_please", "opening_hours"})
+REALTIME_CLIENT = "tests/support/realtime.py"
 
 
 def whisper_model(name: str, model: str, path: str, **spec: object) -> Json:
@@ -78,32 +89,41 @@ def upgrade(stage: Stage, chart: Path, **more: object) -> None:
 
 @dataclass(slots=True)
 class Load:
-    """What the agent in the cluster has said of its utterances so far."""
+    """What the agents have said of their utterances so far. files: of whole utterances; realtime, livekit: of spoken ones."""
 
-    lines: Lines
+    files: Lines
+    realtime: Lines
+    livekit: Sequence[Json]
     rate_hz: float
 
     def lost(self) -> list[Json]:
-        """Those without their words."""
-        return [line for line in self.lines if line["problem"]]
+        """Those without their words, or with their final more than once."""
+        return [line for way in (self.files, self.realtime, self.livekit) for line in way if line["problem"]]
 
     def serve(self, count: int = SERVED) -> None:
-        """Return once *count* more have ended."""
-        until = len(self.lines) + count
-        wait_for("answers", lambda: len(self.lines) >= until)
+        """Return once *count* more have ended, and one more that was spoken each way."""
+        until = [len(self.files) + count, len(self.realtime) + 1, len(self.livekit) + 1]
+        wait_for(
+            "answers",
+            lambda: all(now >= then for now, then in zip(self._lengths(), until, strict=True)),
+        )
+
+    def _lengths(self) -> list[int]:
+        return [len(self.files), len(self.realtime), len(self.livekit)]
 
 
 @pytest.fixture(scope="module")
 def inside(stage: Stage) -> Iterator[Callable[..., Lines]]:
-    """Starts a script of `inside/` as a pod, and follows what it says; all end with the story."""
+    """Starts a script of `inside/` as a pod, with *files* beside it, and follows what it says; all end with the story."""
     running: list[tuple[str, Lines]] = []
 
-    def start(script: str, **variables: str) -> Lines:
-        code = (HERE / "inside" / f"{script}.py").read_text(encoding="utf-8")
+    def start(script: str, files: Mapping[str, bytes] | None = None, **variables: str) -> Lines:
+        content = {"main.py": (HERE / "inside" / f"{script}.py").read_bytes(), **(files or {})}
+        held = {_key(path): base64.b64encode(data).decode() for path, data in content.items()}
         stage.kubectl.apply(
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": script}, "data": {"main.py": code}}
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": script}, "binaryData": held}
         )
-        stage.kubectl.apply(*_pod(stage, script, variables))
+        stage.kubectl.apply(*_pod(stage, script, variables, list(content)))
         wait_for(
             f"{script}'s first words",
             lambda: stage.kubectl.get("pod", script)["status"].get("phase") == "Running",
@@ -128,7 +148,12 @@ def _tolerating_absence() -> Iterator[None]:
             raise
 
 
-def _pod(stage: Stage, script: str, variables: dict[str, str]) -> list[Json]:
+def _key(path: str) -> str:
+    """*path* as a ConfigMap can name it."""
+    return path.replace("/", "-")
+
+
+def _pod(stage: Stage, script: str, variables: dict[str, str], files: list[str]) -> list[Json]:
     """A pod that runs *script*, with an agent's token and way to the registry, and its right to list pods."""
     secret = f"{RELEASE}-platform"
     url = {"secretKeyRef": {"name": secret, "key": "redis-url-agent"}}
@@ -159,7 +184,13 @@ def _pod(stage: Stage, script: str, variables: dict[str, str]) -> list[Json]:
         "securityContext": POD_SECURITY,
         "containers": [container],
         "volumes": [
-            {"name": "script", "configMap": {"name": script}},
+            {
+                "name": "script",
+                "configMap": {
+                    "name": script,
+                    "items": [{"key": _key(path), "path": path} for path in files],
+                },
+            },
             {"name": "token", "secret": {"secretName": secret, "items": [{"key": "token", "path": "token"}]}},
             {"name": "tmp", "emptyDir": {}},
         ],
@@ -192,14 +223,30 @@ def comparison(stage: Stage, inside: Callable[..., Lines]) -> Lines:
 
 
 @pytest.fixture(scope="module")
-def load(stage: Stage, inside: Callable[..., Lines], comparison: Lines) -> Load:
-    """The agent, which sends from now on."""
-    rate_hz = 0.5 / _seconds_for_one(stage)
-    stage.figures.note("load", rate_hz, "utterances/s")
-    lines = inside("load", MODEL=TINY, RATE_HZ=f"{rate_hz:.3f}", GATEWAY_URL=f"http://{RELEASE}-gateway:8080")
-    started = Load(lines, rate_hz)
-    started.serve(4)
-    return started
+def load(stage: Stage, inside: Callable[..., Lines], comparison: Lines) -> Iterator[Load]:
+    """The agents, which send and speak from now on; the one outside until the end of the module."""
+    rate_hz = max(LEAST_HZ, 0.5 / _seconds_for_one(stage) - SPOKEN_HZ)
+    stage.figures.note("load beside two who speak", rate_hz, "utterances/s")
+    variables = {"MODEL": TINY, "GATEWAY_URL": f"http://{RELEASE}-gateway:8080"}
+    files = inside("load", RATE_HZ=f"{rate_hz:.3f}", **variables)
+    realtime = inside("realtime", _spoken(), **variables)
+    with (
+        forwarded(stage.kubectl, f"{RELEASE}-gateway") as url,
+        livekit_agent(url, model=TINY, clips=SPOKEN) as livekit,
+    ):
+        started = Load(files, realtime, livekit, rate_hz)
+        started.serve(4)
+        yield started
+
+
+def _spoken() -> dict[str, bytes]:
+    """What `inside/realtime.py` wants beside it."""
+    texts = {f"{clip.path.stem}.pcm": clip.text for clip in SPOKEN}
+    return {
+        REALTIME_CLIENT: (ROOT / REALTIME_CLIENT).read_bytes(),
+        "speech.json": json.dumps(texts).encode(),
+        **{f"{clip.path.stem}.pcm": clip.pcm() for clip in SPOKEN},
+    }
 
 
 @pytest.fixture
@@ -455,14 +502,22 @@ def test_one_utterance_is_one_trace_and_a_pods_birth_another(stage: Stage, unhar
 
 
 def test_nothing_was_lost(stage: Stage, load: Load, comparison: Lines) -> None:
-    for script in ("load", "agreement"):
+    for script in ("load", "realtime", "agreement"):
         stage.kubectl("delete", "pod", script, "--wait=true")
-    load.lines.finish()
+    load.files.finish()
+    load.realtime.finish()
     comparison.finish()
-    took = [line["took"] for line in load.lines]
-    stage.figures.note("utterances served", len(took) - len(load.lost()), "")
-    stage.figures.note("their median", statistics.median(took))
+    lost = load.lost()
+    took = [line["took"] for line in load.files]
+    ways: list[Lines | Sequence[Json]] = [load.files, load.realtime, load.livekit]
+    stage.figures.note("utterances served", sum(len(way) for way in ways) - len(lost), "")
+    stage.figures.note("median of those sent whole", statistics.median(took))
     stage.figures.note("the longest wait", max(took))
+    _note_spoken(stage, "realtime", load.realtime)
+    stage.figures.note(
+        "realtime, said again after a reconnect", sum(line["again"] for line in load.realtime), ""
+    )
+    _note_spoken(stage, "LiveKit's stream", load.livekit)
     (looks,) = (line["looks"] for line in comparison if "looks" in line)
     stage.figures.note("looks at Ready and warm", looks, "")
     disagreements = [line for line in comparison if "pod" in line and not _is_excused(stage, line)]
@@ -470,8 +525,14 @@ def test_nothing_was_lost(stage: Stage, load: Load, comparison: Lines) -> None:
     stage.figures.note("longest disagreement of Ready and warm, not excused", longest)
     stage.figures.notes += [_disagreement(line) for line in disagreements]
     stage.figures.note("of them Ready and not warm", sum(line["ready"] for line in disagreements), "")
-    stage.figures.lost, stage.figures.disagreements = len(load.lost()), len(disagreements)
-    assert load.lost() == []
+    stage.figures.lost, stage.figures.disagreements = len(lost), len(disagreements)
+    assert lost == []
+
+
+def _note_spoken(stage: Stage, way: str, lines: Lines | Sequence[Json]) -> None:
+    """The callers look for a final only after a second of silence, so what it took tells of trouble and not of speed."""
+    stage.figures.note(f"{way}, utterances", len(lines), "")
+    stage.figures.note(f"{way}, last word to final, the longest", max(line["took"] for line in lines))
 
 
 def test_uninstalling_leaves_what_is_promised_and_no_more(stage: Stage) -> None:
@@ -482,7 +543,7 @@ def test_uninstalling_leaves_what_is_promised_and_no_more(stage: Stage) -> None:
     ours = "deployments,replicasets,statefulsets,services,poddisruptionbudgets,pods,secrets,roles,rolebindings,serviceaccounts"
 
     def left() -> list[str]:
-        scripts = {"load", "agreement", "default", "kubernetes"}
+        scripts = {"load", "realtime", "agreement", "default", "kubernetes"}
         return [
             f"{item['kind']}/{item['metadata']['name']}"
             for item in stage.kubectl.items(ours)
