@@ -17,7 +17,7 @@ BENCHMARKS: Final = {
     "overhead": "what client and HTTP add to the pod's own time",
     "gateway": "what the gateway adds to an utterance, at half of the load",
     "realtime": "realtime sessions: finals decoded in the pause, and the memory of idle ones",
-    "chaos": "pods and Valkey killed under steady load: lost requests",
+    "chaos": "pods killed and hanging, Valkey killed, gateways leaving, under load: utterances lost, wrong or doubled",
     "operator_latency": "what the operator takes from apply to Ready, and from the registry to a gate",
     "operator_scale": "a hundred and a thousand WhisperModels: time, writes and memory of the operator",
     "latency": "one utterance, against faster-whisper: in process and through client and HTTP",
