@@ -44,6 +44,8 @@ from everwarm_core.transcript import Transcript
 
 UNFINISHED_UTTERANCES: Final = 4
 """Ended and not yet transcribed, per stream; one is usual, a second comes while a pod is being replaced."""
+EARLY_PATIENCE_S: Final = 1.0
+"""After the end of an utterance; an early decode that is not there by then may hang with its pod."""
 MANUAL_PREFIX_MS: Final = 1000
 """Where the caller says when an utterance ends: kept before its first word, which the detector may have missed."""
 SILENCE_KEPT_S: Final = 10.0
@@ -345,11 +347,7 @@ class Listener(AbstractAsyncContextManager["Listener"]):
         ended = loop.time()
         outcome: Happening
         try:
-            transcript = await item.foreseen if item.foreseen else None
-            if transcript is None:
-                transcript = await self._transcriber.transcribe(utterance)
-            else:
-                self._transcriber.adopt(utterance)
+            transcript = await self._final(item.foreseen, utterance)
             rest = item.agreement.finish(transcript.text)
             outcome = Completed(item.id, transcript, rest, _ms(item.start))
             labels = {Attribute.MODEL.value: utterance.wish.model}
@@ -366,6 +364,36 @@ class Listener(AbstractAsyncContextManager["Listener"]):
         self._unfinished -= 1
         self._room.release()
         told.set()
+
+    async def _final(
+        self, early: "asyncio.Task[Transcript | None] | None", utterance: Utterance
+    ) -> Transcript:
+        """What the *early* decode gives, if it gives anything soon; else what is asked for now, or whichever comes first."""
+        if early is None:
+            return await self._transcriber.transcribe(utterance)
+        await asyncio.wait([early], timeout=EARLY_PATIENCE_S)
+        if early.done() and (transcript := early.result()) is not None:
+            self._transcriber.adopt(utterance)
+            return transcript
+        late = self._tasks.create_task(self._asked_now(utterance), name="late final")
+        try:
+            await asyncio.wait([early, late], return_when=asyncio.FIRST_COMPLETED)
+            if not late.done() and (transcript := early.result()) is not None:
+                self._transcriber.adopt(utterance)
+                return transcript
+            outcome = await late
+        finally:
+            early.cancel()
+            late.cancel()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _asked_now(self, utterance: Utterance) -> Transcript | Exception:
+        try:
+            return await self._transcriber.transcribe(utterance)
+        except Exception as error:  # noqa: BLE001  # this utterance's alone: raised where it is awaited
+            return error
 
     def _glance_if_due(self) -> None:
         item, glance_s = self._item, self._habits.glance_s

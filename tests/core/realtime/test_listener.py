@@ -149,6 +149,29 @@ async def test_speech_that_goes_on_after_a_pause_makes_the_early_decode_void() -
     assert completed.transcript.duration > 2 * len(FIRST) / SAMPLE_RATE
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_early_decode_that_hangs_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    monkeypatch.setattr("everwarm_core.realtime.listener.EARLY_PATIENCE_S", 0.01)
+
+    class Hanging(Script):
+        async def glance(self, utterance: Utterance) -> Transcript | None:
+            await asyncio.Event().wait()
+            return await super().glance(utterance)
+
+        async def transcribe(self, utterance: Utterance) -> Transcript:
+            if fails:
+                raise PodFailed("pod-1", "died")
+            return await super().transcribe(utterance)
+
+    async with listening(Hanging(), habits=Habits(glance_s=0)) as (listener, told):
+        await hear(listener, FIRST, PAUSE)
+        await listener.finish()
+    assert [type(h) for h in told if isinstance(h, Completed | Failed)] == [Failed if fails else Completed]
+
+
 async def test_nothing_is_decoded_early_where_that_is_off() -> None:
     script = Script()
     async with listening(script, habits=Habits(glance_s=0, is_eager=False)) as (listener, _):
