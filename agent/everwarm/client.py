@@ -12,36 +12,29 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
-from urllib.parse import urlencode
+from typing import NamedTuple, Self
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
-from everwarm.audio_input import PCM_TYPE, AudioInput, EncodedFile, Pcm, form, is_quick, read_audio
+from everwarm.audio_input import AudioInput, is_quick, read_audio
+from everwarm.calls import GLANCE_S, call_of, recording_s, transcript_of
 from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.dispatch import (
-    Answer,
-    BytesBody,
-    Call,
     DirectDispatcher,
     Dispatcher,
     Exchange,
     PodHttp,
 )
-from everwarm.routing.router import Router, Wish
-from everwarm.settings import AgentSettings
+from everwarm.routing.router import Router
+from everwarm.settings import AgentSettings, agent_settings
 from everwarm.sources import pod_source
 from everwarm_core import telemetry
-from everwarm_core.errors import InvalidParameter, PodFailed
+from everwarm_core.errors import InvalidParameter
 from everwarm_core.http.headers import REQUEST_ID_HEADER, new_request_id
-from everwarm_core.openai_errors import error_from_response
-from everwarm_core.requests import Task, TranscriptionRequest, parse_transcribe_query, transcribe_query
+from everwarm_core.requests import Task, TranscriptionRequest, parse_transcribe_query
 from everwarm_core.telemetry import Attribute, SpanName
-from everwarm_core.transcript import Granularities, Transcript, parse_verbose_json
-
-GLANCE_S: Final = 5.0  # by then the speech has gone on, or a final is on its way
-UTTERANCE_S: Final = 30.0  # longer audio is a recording, which gets its own length on top of the deadline
+from everwarm_core.transcript import Granularities, Transcript
 
 
 class Client:
@@ -141,9 +134,9 @@ class Client:
             span.set_attribute(Attribute.MODEL, request.model)
             span.set_attribute(Attribute.LANGUAGE, request.language or "")
             span.set_attribute(Attribute.AUDIO_SECONDS, source.audio_s)
-            call = _call(source, request, request_id or new_request_id())
+            call = call_of(source, request, request_id or new_request_id())
             span.set_attribute(Attribute.REQUEST_ID, call.headers[REQUEST_ID_HEADER])
-            limit_s = deadline_s or self._opened.settings.deadline_seconds + _recording_s(source)
+            limit_s = deadline_s or self._opened.settings.deadline_seconds + recording_s(source)
             async with self._opened.exchange.exchange(call, deadline=Deadline.after(limit_s)) as answer:
                 span.set_attribute(Attribute.POD, answer.pod)
                 return transcript_of(answer)
@@ -165,7 +158,7 @@ class Client:
         """
         if self._opened is None:
             return None
-        call = _call(
+        call = call_of(
             read_audio(audio),
             _request(model, language, prompt, None, word_timestamps=word_timestamps, task="transcribe"),
             request_id or new_request_id(),
@@ -174,10 +167,7 @@ class Client:
         return None if answer is None else transcript_of(answer)
 
     def _settings(self) -> AgentSettings:
-        given: dict[str, Any] = {name: value for name, value in self._given.items() if value is not None}
-        if "base_url" in given and "redis_url" not in given:
-            given["redis_url"] = None
-        return AgentSettings(**given)
+        return agent_settings(self._given)
 
 
 class _Opened(NamedTuple):
@@ -218,36 +208,3 @@ def _request(
         fields.append(("temperature", repr(float(temperature))))
     request = parse_transcribe_query(fields)
     return replace(request, granularities=Granularities(segments=True, words=word_timestamps))
-
-
-def _call(source: Pcm | EncodedFile, request: TranscriptionRequest, request_id: str) -> Call:
-    wish = Wish(request.model, request.language, source.audio_s)
-    headers = {REQUEST_ID_HEADER: request_id}
-    if isinstance(source, Pcm):
-        headers["content-type"] = PCM_TYPE
-        return Call(_pcm_path(request), headers, BytesBody(source.data), wish)
-    fields = [(name, value) for name, value in transcribe_query(request) if name != "task"]
-    body, headers["content-type"] = form(source, [*fields, ("response_format", "verbose_json")])
-    path = "/v1/audio/translations" if request.task == "translate" else "/v1/audio/transcriptions"
-    return Call(path, headers, BytesBody(body), wish)
-
-
-@lru_cache(maxsize=64)
-def _pcm_path(request: TranscriptionRequest) -> str:
-    return f"/v1/transcribe?{urlencode(transcribe_query(request))}"
-
-
-def transcript_of(answer: Answer) -> Transcript:
-    """The transcript in *answer*; raises the error that it tells instead, or PodFailed when it tells neither."""
-    if answer.status >= 400:
-        raise error_from_response(answer.status, answer.body or b"", answer.headers)
-    try:
-        return parse_verbose_json(answer.body or b"")
-    except ValidationError as error:
-        raise PodFailed(answer.pod, "its answer is no transcript") from error
-
-
-def _recording_s(source: Pcm | EncodedFile) -> float:
-    """What a recording adds to the default deadline: its own length, as far as it can be told."""
-    longest_s = source.audio_s if isinstance(source, Pcm) else source.longest_s
-    return longest_s if longest_s > UTTERANCE_S else 0.0

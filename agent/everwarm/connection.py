@@ -9,9 +9,9 @@ from typing import TypedDict
 
 from pydantic import SecretStr
 
-from everwarm.settings import AgentSettings
-from everwarm_core.errors import InvalidParameter, UnsupportedLanguage
-from everwarm_core.keys import is_english_only
+from everwarm.settings import AgentSettings, agent_settings
+from everwarm_core.errors import InvalidParameter
+from everwarm_core.keys import ensure_knows
 from everwarm_core.languages import parse_language
 
 
@@ -31,15 +31,12 @@ def settings_of(connection: Connection, *, is_optional: bool = False) -> AgentSe
 
     Raises InvalidParameter when nothing says where pods are, unless that *is_optional*.
     """
-    given = {name: value for name, value in connection.items() if value is not None}
-    given.pop("deadline_s", None)
+    given = {name: value for name, value in connection.items() if name != "deadline_s" and value is not None}
     if "api_key" in given:
         given["api_key"] = SecretStr(str(given["api_key"]))
     if "token_file" in given:
         given["token_file"] = Path(str(given["token_file"]))
-    if "base_url" in given and "redis_url" not in given:
-        given["redis_url"] = None  # an argument wins over the environment
-    settings = AgentSettings(**given)  # type: ignore[arg-type]  # names and types are those of the fields
+    settings = agent_settings(given)
     if not (settings.redis_url or settings.base_url or settings.fallback_urls or is_optional):
         raise InvalidParameter(
             "redis_url", "nothing says where the pods are; set EVERWARM_REDIS_URL or EVERWARM_BASE_URL"
@@ -52,6 +49,5 @@ def language_of(language: str | None, *, model: str) -> str | None:
     if not language:
         return None
     code = parse_language(language)
-    if is_english_only(model) and code not in ("en", "auto"):
-        raise UnsupportedLanguage(code, model=model)
+    ensure_knows(model, code)
     return code

@@ -6,8 +6,9 @@ dies, hangs or answers nonsense costs a retry, not the utterance:
 - full or draining: said before the body is read; the next pod at once, and when all were asked, a short wait for a
   place to come free, until the caller's deadline. Then the pods' own 503 is the caller's answer.
 - dead, cut off, hung, 5xx: another pod, within the retry budget, at most `MAX_FAILURES` times for one utterance, for
-  it may be the utterance that kills them. A pod that cannot even be connected to was not killed by it, and does not count. A pod has hung when it takes a multiple of the time expected, or when the
-  registry has lost it while its answer is awaited.
+  it may be the utterance that kills them. A pod that cannot even be connected to was not killed by it, and does not
+  count. A pod has hung when it takes a multiple of the time expected, or when the registry has lost it while its
+  answer is awaited.
 - unusually slow: another pod is asked beside it, on an idle slot only and within the same budget; whoever answers first
   is believed. A hung pod then costs a second and not eight.
 - a kept-alive connection that turns out dead says nothing about the pod; the same pod is asked again.

@@ -5,6 +5,7 @@ somebody else's program may have none of these set. Times carry their unit in th
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -57,6 +58,14 @@ class AgentSettings(BaseSettings):
     """Longest wait for an utterance's transcript, hold and retries included; audio over 30 s adds its own length."""
     local_pod_idle_seconds: PositiveFloat = 60.0
     """How long a machine's shared local pod (LiveKit, `fallback="local"`) outlives its last user."""
+
+
+def agent_settings(given: Mapping[str, object]) -> AgentSettings:
+    """Arguments over the environment; those that are None were not *given*, and a base URL wins over an environment's Redis."""
+    told = {name: value for name, value in given.items() if value is not None}
+    if "base_url" in told and "redis_url" not in told:
+        told["redis_url"] = None
+    return AgentSettings(**told)  # type: ignore[arg-type]  # names and types are those of the fields
 
 
 class GatewaySettings(AgentSettings):

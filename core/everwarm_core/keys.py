@@ -34,6 +34,12 @@ def is_english_only(model: str) -> bool:
     return model.rstrip("/").endswith(".en")
 
 
+def ensure_knows(model: str, language: str | None) -> None:
+    """Raise UnsupportedLanguage where weights of this name know English only and *language* is another."""
+    if is_english_only(model) and language not in (None, AUTO, "en"):
+        raise UnsupportedLanguage(language, model=model)
+
+
 def default_languages(model: str) -> tuple[str, ...]:
     """The languages proven warm when the spec names none: English for `*.en`, else detection."""
     return ("en",) if is_english_only(model) else (AUTO,)
@@ -45,9 +51,8 @@ def requested_language(language: str | None, *, model: str, languages: tuple[str
     language: a parsed Whisper code, `auto`, or None when the request names none: then the only language of the
     spec, else `auto`. On English-only weights `auto` is English; any other language raises UnsupportedLanguage.
     """
+    ensure_knows(model, language)
     if is_english_only(model):
-        if language not in (None, AUTO, "en"):
-            raise UnsupportedLanguage(language, model=model)
         return "en"
     if language is not None:
         return language

@@ -41,8 +41,6 @@ from everwarm_core.errors import (
 from everwarm_core.http.protocol import BoundedHttpProtocol
 from everwarm_core.http.websocket import UVICORN as WEBSOCKETS
 from everwarm_core.http.websocket import BoundedWebSocketProtocol
-from everwarm_core.realtime.listener import Habits
-from everwarm_core.realtime.session import SessionLimits
 from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import PodState
@@ -144,7 +142,7 @@ async def live(
         url = settings.url(listener.getsockname()[1])
         admission = Admission(Capacity(settings.slots, settings.queue, settings.batch))
         pod = Pod(settings, url, admission, traceparent=telemetry.traceparent(span))
-        sessions = _sessions(settings)
+        sessions = Sessions.of(settings)
         app = make_app(
             pod,
             instruments=instruments(pod, sessions),
@@ -316,18 +314,6 @@ async def _registered(pod: Pod, redis: "Redis | None") -> AsyncIterator[Registra
             finally:
                 beats.cancel()
         await registration.leave()
-
-
-def _sessions(settings: PodSettings) -> Sessions:
-    return Sessions(
-        settings.realtime_sessions,
-        limits=SessionLimits(
-            idle_s=settings.realtime_idle_seconds, length_s=settings.realtime_session_seconds
-        ),
-        habits=Habits(
-            glance_s=settings.realtime_partial_seconds, limit_s=settings.realtime_utterance_seconds
-        ),
-    )
 
 
 def _redis(settings: PodSettings) -> "Redis | None":

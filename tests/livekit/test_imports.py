@@ -1,11 +1,9 @@
 """What importing and using the plugin brings into a worker process, and what it says when LiveKit is missing."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tests.support.pods import PodProcess
+from tests.support.snippets import run_snippet
 
 HEAVY = ("ctranslate2", "faster_whisper", "onnxruntime", "everwarm_stt", "torch")
 
@@ -67,27 +65,19 @@ asyncio.run(stt.aclose())
 """
 
 
-def _run(code: str, *arguments: str) -> str:
-    ran = subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
-
-
 def test_without_livekit_the_import_says_what_to_install() -> None:
-    assert "pip install 'everwarm[livekit]'" in _run(WITHOUT_LIVEKIT)
+    assert "pip install 'everwarm[livekit]'" in run_snippet(WITHOUT_LIVEKIT)
 
 
 @pytest.mark.weights
 def test_a_worker_loads_no_model_library_with_or_without_a_fallback(pod: PodProcess) -> None:
-    assert _run(RECOGNIZE, pod.url, *HEAVY) == "[]"
+    assert run_snippet(RECOGNIZE, pod.url, *HEAVY) == "[]"
 
 
 def test_prewarming_loads_the_detector_ahead_of_the_first_stream() -> None:
-    _run(PREWARM, "http://127.0.0.1:9")
+    run_snippet(PREWARM, "http://127.0.0.1:9")
 
 
 @pytest.mark.weights
 def test_only_a_stream_loads_a_detector_of_speech_and_nothing_else(pod: PodProcess) -> None:
-    assert _run(STREAM, pod.url, *HEAVY) == "['onnxruntime']"
+    assert run_snippet(STREAM, pod.url, *HEAVY) == "['onnxruntime']"

@@ -1,7 +1,6 @@
 """What the plugin brings into a bot's process, and what it says when Pipecat is missing."""
 
-import subprocess
-import sys
+from tests.support.snippets import run_snippet
 
 WITHOUT_PIPECAT = """
 import sys
@@ -24,22 +23,14 @@ print("pipecat" in sys.modules)
 """
 
 
-def _run(code: str, *arguments: str) -> str:
-    ran = subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
-
-
 def test_without_pipecat_the_import_says_what_to_install() -> None:
-    assert "pip install 'everwarm[pipecat]'" in _run(WITHOUT_PIPECAT)
+    assert "pip install 'everwarm[pipecat]'" in run_snippet(WITHOUT_PIPECAT)
 
 
 def test_a_bot_loads_no_model_library_for_the_service() -> None:
     heavy = ("ctranslate2", "faster_whisper", "everwarm_stt", "torch", "transformers")
-    assert _run(CONSTRUCT, *heavy) == "[]"
+    assert run_snippet(CONSTRUCT, *heavy) == "[]"
 
 
 def test_nobody_else_imports_pipecat() -> None:
-    assert _run(WITHOUT_THE_PLUGIN) == "False"
+    assert run_snippet(WITHOUT_THE_PLUGIN) == "False"

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic refuses typing's before Pyth
 from everwarm.gateway.cors import Cors
 from everwarm.gateway.edge import Edge, tell_limits
 from everwarm.gateway.models import Model, model_named, models_in
-from everwarm.gateway.realtime import Realtime
+from everwarm.gateway.realtime import realtime_endpoint
 from everwarm.gateway.relay import Door, Relay
 from everwarm.routing.router import Router
 from everwarm_core import telemetry
@@ -108,7 +108,7 @@ def _add_audio(app: FastAPI, door: Door) -> None:
 
 
 def _add_realtime(app: FastAPI, door: Door) -> None:
-    app.router.routes.append(WebSocketRoute("/v1/realtime", Realtime(door)))
+    app.router.routes.append(WebSocketRoute("/v1/realtime", realtime_endpoint(door)))
 
     @app.get("/v1/realtime", response_class=Response, **describe_realtime())
     async def realtime() -> Response:

@@ -7,26 +7,19 @@ glances, which take idle slots only, are free until one is the final.
 """
 
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
-from starlette.types import Receive, Scope, Send
-
-from everwarm.audio_input import PCM_TYPE
-from everwarm.client import GLANCE_S, UTTERANCE_S, transcript_of
+from everwarm.audio_input import Pcm
+from everwarm.calls import GLANCE_S, call_of, recording_s, transcript_of
 from everwarm.deadline import Deadline
-from everwarm.dispatch import BytesBody, Call, Exchange
+from everwarm.dispatch import Call, Exchange
 from everwarm.gateway.limits import Caller
 from everwarm.gateway.relay import Door
-from everwarm.routing.router import Wish as RouterWish
 from everwarm_core import telemetry
-from everwarm_core.errors import EverwarmError, UnsupportedLanguage
-from everwarm_core.http.headers import REQUEST_ID_HEADER
-from everwarm_core.http.websocket import AsgiSocket, Handshake
-from everwarm_core.keys import is_english_only
-from everwarm_core.languages import AUTO
+from everwarm_core.http.realtime import RealtimeEndpoint
+from everwarm_core.http.websocket import Handshake
+from everwarm_core.keys import ensure_knows
 from everwarm_core.realtime.listener import Transcriber, Utterance, Wish
-from everwarm_core.realtime.session import SocketClosed
-from everwarm_core.requests import TranscriptionRequest, transcribe_query
+from everwarm_core.requests import TranscriptionRequest
 from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_core.transcript import Transcript
 
@@ -39,10 +32,14 @@ class AnyPod(Transcriber):
     caller: Caller
     deadline_s: float
 
+    def check(self, wish: Wish) -> None:
+        """See Transcriber: what no pod of that name could do. Whether there are pods may change any moment."""
+        ensure_knows(wish.model, wish.language)
+
     async def transcribe(self, utterance: Utterance) -> Transcript:
         """See Transcriber."""
         seconds, wish = utterance.seconds, utterance.wish
-        deadline = Deadline.after(self.deadline_s + (seconds if seconds > UTTERANCE_S else 0.0))
+        deadline = Deadline.after(self.deadline_s + recording_s(Pcm(utterance.pcm)))
         attributes: dict[str, str | float] = {
             Attribute.MODEL: wish.model,
             Attribute.LANGUAGE: wish.language or "",
@@ -68,44 +65,17 @@ class AnyPod(Transcriber):
             return
 
 
-@dataclass(frozen=True, slots=True)
-class Realtime:
-    """The ASGI application behind the path."""
+def realtime_endpoint(door: Door) -> RealtimeEndpoint:
+    """The application behind the path."""
 
-    door: Door
+    def welcome(handshake: Handshake) -> Transcriber:
+        caller = door.caller(handshake.authorization or "")
+        return AnyPod(door.exchange, caller, door.settings.deadline_seconds)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection to its end."""
-        handshake, socket = Handshake.of(scope), AsgiSocket(receive, send)
-        try:
-            try:
-                caller = self.door.caller(handshake.authorization or "")
-                self.door.sessions.ensure_room()
-                if handshake.model is not None:
-                    check(Wish(handshake.model))
-            except EverwarmError as error:
-                await socket.refuse(error, {})
-                return
-            await socket.accept({}, subprotocol=handshake.subprotocol)
-            transcriber = AnyPod(self.door.exchange, caller, self.door.settings.deadline_seconds)
-            await self.door.sessions.serve(socket, transcriber, model=handshake.model, check=check)
-        except SocketClosed:
-            return
-
-
-def check(wish: Wish) -> None:
-    """Raise UnsupportedLanguage for what no pod of that name could do; whether there are pods may change any moment."""
-    if is_english_only(wish.model) and wish.language not in (None, AUTO, "en"):
-        assert wish.language is not None
-        raise UnsupportedLanguage(wish.language, model=wish.model)
+    return RealtimeEndpoint(door.sessions, welcome)
 
 
 def _call(utterance: Utterance) -> Call:
     wish = utterance.wish
     request = TranscriptionRequest(wish.model, language=wish.language, prompt=wish.prompt)
-    return Call(
-        f"/v1/transcribe?{urlencode(transcribe_query(request))}",
-        {"content-type": PCM_TYPE, REQUEST_ID_HEADER: utterance.item_id},
-        BytesBody(utterance.pcm),
-        RouterWish(wish.model, wish.language, utterance.seconds),
-    )
+    return call_of(Pcm(utterance.pcm), request, utterance.item_id)

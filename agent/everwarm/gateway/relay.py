@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everwarm.audio_input import PCM_BYTES_PER_S, PCM_TYPE, guessed_s, longest_s
+from everwarm.calls import UTTERANCE_S
 from everwarm.deadline import Deadline
 from everwarm.dispatch import Answer, Call, Exchange
 from everwarm.gateway.admission import Admission
@@ -47,8 +48,6 @@ from everwarm_core.errors import (
 )
 from everwarm_core.http.headers import DEADLINE_HEADER, IDLE_HEADER, REQUEST_ID_HEADER, parse_deadline_s
 from everwarm_core.openai_errors import error_body, error_headers, error_json
-from everwarm_core.realtime.listener import Habits
-from everwarm_core.realtime.session import SessionLimits
 from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.requests import (
     Task,
@@ -59,7 +58,6 @@ from everwarm_core.requests import (
 from everwarm_core.telemetry import Attribute
 
 ATTEMPTS_HEADER: Final = "x-everwarm-attempts"
-UTTERANCE_S: Final = 30.0  # longer audio is a recording, whose length is added to the default deadline
 MAX_QUERY_FIELDS: Final = 64
 MAX_TOLD_BYTES: Final = 262_144  # of an answer parsed for its length, while nobody else is served; a guess
 CALLER_LEFT: Final = 499  # as nginx counts it; nobody reads this answer
@@ -77,15 +75,7 @@ class Door:
         self.exchange: Final = exchange
         self.admission: Final = Admission(settings.gateway_limit_requests)
         self.budget: Final = ByteBudget(settings.gateway_limit_buffer_bytes)
-        self.sessions: Final = Sessions(
-            settings.realtime_sessions,
-            limits=SessionLimits(
-                idle_s=settings.realtime_idle_seconds, length_s=settings.realtime_session_seconds
-            ),
-            habits=Habits(
-                glance_s=settings.realtime_partial_seconds, limit_s=settings.realtime_utterance_seconds
-            ),
-        )
+        self.sessions: Final = Sessions.of(settings)
         self.keys: Final = Keyring(settings.gateway_api_keys_file) if settings.gateway_api_keys_file else None
         self.anybody: Final = Caller()
         self.durations: Final = telemetry.histogram(telemetry.REQUEST_DURATION)

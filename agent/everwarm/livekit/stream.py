@@ -32,6 +32,7 @@ from everwarm.livekit.narration import Moment, Narrator
 from everwarm.livekit.own_loop import OwnLoop, Stopped
 from everwarm.livekit.speech import averaged, mono
 from everwarm_core.errors import DecodeCancelled, EverwarmError
+from everwarm_core.groups import first_of
 from everwarm_core.languages import AUTO
 from everwarm_core.logs import library_logger
 from everwarm_core.realtime.audio import SAMPLE_RATE
@@ -108,7 +109,7 @@ class SpeechStream(stt.RecognizeStream):
                     await self._hear(listener, pushed)
                 await listener.finish()
         except* APIError as group:
-            fault = _first(group)
+            fault = first_of(group)
         if fault is not None:
             raise fault
 
@@ -209,11 +210,3 @@ async def _transcribe(utterance: pods.Utterance, transcriber: pods.Transcriber) 
 
 async def _glance(utterance: pods.Utterance, transcriber: pods.Transcriber) -> Transcript | None:
     return await transcriber.glance(utterance)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error in *group* that is none itself."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -21,6 +21,7 @@ from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGive
 from livekit.agents.utils import AudioBuffer
 
 from everwarm.audio_input import SAMPLE_RATE
+from everwarm.calls import UTTERANCE_S
 from everwarm.connection import language_of
 from everwarm.deadline import Deadline
 from everwarm.livekit.connection import Arguments, Fallback, Options, options_of
@@ -32,8 +33,6 @@ from everwarm.livekit.stream import SpeechStream, load_detector
 from everwarm_core.errors import EverwarmError, PlatformError
 from everwarm_core.http.headers import new_request_id
 from everwarm_core.transcript import Transcript
-
-UTTERANCE_S: Final = 30.0  # longer audio is a recording: it gets its own length on top of the deadline
 
 
 class STT(stt.STT[str]):

@@ -95,10 +95,10 @@ class AsgiSocket:
         self._send = send
         self._is_closed = False
 
-    async def refuse(self, error: EverwarmError, headers: Mapping[str, str]) -> None:
+    async def refuse(self, error: EverwarmError) -> None:
         """Answer the handshake with *error* over HTTP."""
         await self._receive()
-        told = {**headers, **error_headers(error), "content-type": "application/json"}
+        told = {**error_headers(error), "content-type": "application/json"}
         start = {
             "type": "websocket.http.response.start",
             "status": http_error(error).status,
@@ -108,10 +108,10 @@ class AsgiSocket:
         for message in (start, body):
             await self._out(message)
 
-    async def accept(self, headers: Mapping[str, str], *, subprotocol: str | None = None) -> None:
+    async def accept(self, *, subprotocol: str | None = None) -> None:
         """Answer the handshake."""
         await self._receive()
-        await self._out({"type": "websocket.accept", "headers": _raw(headers), "subprotocol": subprotocol})
+        await self._out({"type": "websocket.accept", "subprotocol": subprotocol})
 
     async def receive(self) -> str:
         """See Socket."""

@@ -88,6 +88,10 @@ class Utterance:
 class Transcriber(Protocol):
     """Whoever turns utterances into transcripts; to be inherited from."""
 
+    def check(self, wish: Wish) -> None:  # noqa: ARG002 - whoever knows what cannot be wants it
+        """Raise EverwarmError for a *wish* that cannot come true, before anything is said."""
+        return
+
     async def transcribe(self, utterance: Utterance) -> Transcript:
         """The transcript, however many tries that takes; raises EverwarmError when the deadline has passed."""
 

@@ -12,7 +12,6 @@ stock clients do not say again what they have said.
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from secrets import token_hex
@@ -29,6 +28,7 @@ from everwarm_core.errors import (
     SessionOver,
     UtteranceTooLong,
 )
+from everwarm_core.groups import first_of
 from everwarm_core.realtime.audio import AudioDecoder, Samples
 from everwarm_core.realtime.config import SessionConfig
 from everwarm_core.realtime.events import (
@@ -116,7 +116,7 @@ class _Goodbye(Exception):
 class Session:
     """One session over *socket*, whose utterances *transcriber* transcribes.
 
-    model: what the client named when it connected; check: raises EverwarmError for wishes that cannot come true.
+    model: what the client named when it connected.
     """
 
     def __init__(
@@ -125,14 +125,12 @@ class Session:
         transcriber: Transcriber,
         *,
         model: str | None,
-        check: Callable[[Wish], None],
         habits: Habits,
         limits: SessionLimits,
     ) -> None:
         self.id: Final = f"sess_{token_hex(10)}"
         self._socket = socket
         self._transcriber = transcriber
-        self._check = check
         self._habits = habits
         self._limits = limits
         self._config = SessionConfig(model=model)
@@ -163,7 +161,7 @@ class Session:
         except* SocketClosed:
             pass
         except* _Goodbye as ending:
-            goodbye = _first(ending)
+            goodbye = first_of(ending)
             assert isinstance(goodbye, _Goodbye)
             await self._socket.close(goodbye.code, goodbye.reason)
         except* Exception:  # the edge of a session: the client learns that it is over, the log why
@@ -241,7 +239,7 @@ class Session:
         try:
             config = self._config.updated(event.session)
             if config.model is not None:
-                self._check(config.wish())
+                self._transcriber.check(config.wish())
         except EverwarmError as error:  # the client's own words are wrong, whatever class says so
             raise InvalidEvent(str(error), event_id=event.event_id, param=error.param) from error
         if config.form is not self._config.form:
@@ -347,11 +345,3 @@ class Session:
         except TimeoutError as error:
             log.info("session.stuck", session=self.id)
             raise SocketClosed("the client does not read") from error
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error in *group* that is none itself."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -29,7 +29,7 @@ from everwarm_stt.pod import VERSION, Pod
 from everwarm_stt.server.edge import Edge, error_response
 from everwarm_stt.server.exchange import Transcriber
 from everwarm_stt.server.instruments import Instruments
-from everwarm_stt.server.realtime import Realtime, Slots
+from everwarm_stt.server.realtime import Slots, realtime_endpoint
 from everwarm_stt.server.tokens import Tokens
 
 
@@ -104,7 +104,7 @@ def make_app(
         return transcriber.pcm()
 
     app.router.routes.append(
-        WebSocketRoute("/v1/realtime", Realtime(Slots(pod, instruments), sessions, tokens))
+        WebSocketRoute("/v1/realtime", realtime_endpoint(Slots(pod, instruments), sessions, tokens))
     )
 
     @app.get("/v1/realtime", response_class=Response, **describe_realtime())

@@ -11,13 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from starlette.types import Receive, Scope, Send
-
 from everwarm_core.errors import DeadlineExceeded, EverwarmError, ModelNotWarm, PodFull
-from everwarm_core.http.websocket import AsgiSocket, Handshake
+from everwarm_core.http.realtime import RealtimeEndpoint
+from everwarm_core.http.websocket import Handshake
 from everwarm_core.realtime.audio import SAMPLE_RATE
 from everwarm_core.realtime.listener import Transcriber, Utterance, Wish
-from everwarm_core.realtime.session import SocketClosed
 from everwarm_core.realtime.sessions import Sessions
 from everwarm_core.registry.records import PodState
 from everwarm_core.requests import TranscriptionRequest
@@ -64,51 +62,36 @@ class Slots(Transcriber):
             return None
 
     def check(self, wish: Wish) -> None:
-        """Raise what is wrong with *wish* here."""
-        self.pod.options(TranscriptionRequest(wish.model, language=wish.language, prompt=wish.prompt))
+        """See Transcriber."""
+        self.pod.options(_request(wish))
 
     def _job(self, utterance: Utterance) -> Job:
-        pod, wish = self.pod, utterance.wish
-        request = TranscriptionRequest(wish.model, language=wish.language, prompt=wish.prompt)
+        pod = self.pod
         limit_s = pod.settings.limit_audio_seconds
         return Job(
             pod=pod,
             engine=pod.loaded_engine(),
             instruments=self.instruments,
-            options=pod.options(request),
+            options=pod.options(_request(utterance.wish)),
             source=partial(decode_pcm, utterance.pcm, rate=SAMPLE_RATE, limit_s=limit_s),
             account=Account(utterance.item_id, time.perf_counter()),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Realtime:
-    """The ASGI application behind the path. tokens: as `Edge` has them."""
+def _request(wish: Wish) -> TranscriptionRequest:
+    return TranscriptionRequest(wish.model, language=wish.language, prompt=wish.prompt)
 
-    slots: Slots
-    sessions: Sessions
-    tokens: Callable[[], Tokens | None]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection to its end."""
-        handshake, socket = Handshake.of(scope), AsgiSocket(receive, send)
-        try:
-            try:
-                self._ensure_welcome(handshake)
-            except EverwarmError as error:
-                await socket.refuse(error, {})
-                return
-            await socket.accept({}, subprotocol=handshake.subprotocol)
-            await self.sessions.serve(socket, self.slots, model=handshake.model, check=self.slots.check)
-        except SocketClosed:
-            return
+def realtime_endpoint(
+    slots: Slots, sessions: Sessions, tokens: Callable[[], Tokens | None]
+) -> RealtimeEndpoint:
+    """The application behind the path; tokens: as `Edge` has them."""
 
-    def _ensure_welcome(self, handshake: Handshake) -> None:
-        pod = self.slots.pod
-        if (tokens := self.tokens()) is not None:
-            tokens.check(handshake.authorization)
-        self.sessions.ensure_room()
-        if pod.state in (PodState.LOADING, PodState.WARMING):
-            raise ModelNotWarm(pod.settings.model, retry_after_s=LOADING_RETRY_AFTER_S)
-        if handshake.model is not None:
-            self.slots.check(Wish(handshake.model))
+    def welcome(handshake: Handshake) -> Transcriber:
+        if (wanted := tokens()) is not None:
+            wanted.check(handshake.authorization)
+        if slots.pod.state in (PodState.LOADING, PodState.WARMING):
+            raise ModelNotWarm(slots.pod.settings.model, retry_after_s=LOADING_RETRY_AFTER_S)
+        return slots
+
+    return RealtimeEndpoint(sessions, welcome)
