@@ -376,19 +376,17 @@ class Listener(AbstractAsyncContextManager["Listener"]):
         if early is None:
             return await self._transcriber.transcribe(utterance)
         await asyncio.wait([early], timeout=EARLY_PATIENCE_S)
-        if early.done() and (transcript := early.result()) is not None:
+        late: asyncio.Task[Transcript | Exception] | None = None
+        if not early.done():
+            late = self._tasks.create_task(self._asked_now(utterance), name="late final")
+            await asyncio.wait([early, late], return_when=asyncio.FIRST_COMPLETED)
+        if early.done() and not (late and late.done()) and (transcript := early.result()) is not None:
+            if late:
+                late.cancel()
             self._transcriber.adopt(utterance)
             return transcript
-        late = self._tasks.create_task(self._asked_now(utterance), name="late final")
-        try:
-            await asyncio.wait([early, late], return_when=asyncio.FIRST_COMPLETED)
-            if not late.done() and (transcript := early.result()) is not None:
-                self._transcriber.adopt(utterance)
-                return transcript
-            outcome = await late
-        finally:
-            early.cancel()
-            late.cancel()
+        outcome = await (late or self._asked_now(utterance))
+        early.cancel()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
