@@ -13,8 +13,9 @@ from everwarm.calls import GLANCE_S, call_of, recording_s, transcript_of
 from everwarm.deadline import Deadline
 from everwarm.dispatch import Call, Exchange
 from everwarm.gateway.limits import Caller
-from everwarm.gateway.relay import Door
+from everwarm.gateway.relay import Door, token_refused
 from everwarm_core import telemetry
+from everwarm_core.errors import Unauthorized
 from everwarm_core.http.realtime import RealtimeEndpoint
 from everwarm_core.http.websocket import Handshake
 from everwarm_core.keys import ensure_knows
@@ -50,9 +51,12 @@ class AnyPod(Transcriber):
             telemetry.span(SpanName.TRANSCRIBE, attributes=attributes) as span,
             self.caller.utterance(seconds),
         ):
-            async with self.exchange.exchange(_call(utterance), deadline=deadline) as answer:
-                span.set_attribute(Attribute.POD, answer.pod)
-                return transcript_of(answer)
+            try:
+                async with self.exchange.exchange(_call(utterance), deadline=deadline) as answer:
+                    span.set_attribute(Attribute.POD, answer.pod)
+                    return transcript_of(answer)
+            except Unauthorized as error:
+                raise token_refused() from error
 
     async def glance(self, utterance: Utterance) -> Transcript | None:
         """See Transcriber."""

@@ -94,6 +94,11 @@ class Door:
         return self.keys.caller(key.strip())
 
 
+def token_refused() -> InternalError:
+    """What a caller is told of a pod's 401: it is never his key that a pod has looked at."""
+    return InternalError("the pods do not take the gateway's internal token; check EVERWARM_TOKEN_FILE")
+
+
 class _CallerLeft(Exception):
     """The caller closed the connection before it had its answer."""
 
@@ -217,9 +222,7 @@ class Relay(Response):
             self._door.refusals.add(1, {"reason": http_error(error).code})
         if isinstance(error, Unauthorized) and outgoing.model:
             # It was our token that a pod did not take; the caller's key was fine.
-            error = InternalError(
-                "the pods do not take the gateway's internal token; check EVERWARM_TOKEN_FILE"
-            )
+            error = token_refused()
         await outgoing.error(error)
 
     def _account(self, outgoing: "_Outgoing") -> None:

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from everwarm.gateway import run_gateway
 from everwarm.settings import GatewaySettings
-from everwarm_core.errors import InvalidAudio
+from everwarm_core.errors import InvalidAudio, Unauthorized
 from tests.support.faulty_pods import announce, die, faulty_pod, hang, record_of, refuse, tell
 from tests.support.realtime import SILENCE, RealtimeClient, at_24_khz, realtime
 from tests.support.speech import clips
@@ -85,6 +85,17 @@ async def test_utterance_that_no_pod_can_do_has_failed_and_the_next_one_is_heard
             assert (await client.next(FAILED))["error"]["code"] == "invalid_audio"
             await speak(client)
             assert await client.transcript() == "pod-0"
+
+
+async def test_pods_that_do_not_know_the_gateways_token_are_not_told_as_the_callers_wrong_key(
+    redis_url: str,
+) -> None:
+    async with faulty_pod("pod-0") as pod:
+        pod.script = [tell(Unauthorized())] * 9
+        await announce(redis_url, [record_of(pod)])
+        async with gateway(redis_url, deadline_seconds=3) as door, talking(door) as client:
+            await speak(client)
+            assert (await client.next(FAILED))["error"]["code"] == "internal_error"
 
 
 async def test_key_is_asked_for_and_its_seconds_are_counted(redis_url: str, tmp_path: Path) -> None:
