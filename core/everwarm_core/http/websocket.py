@@ -1,7 +1,8 @@
 """WebSockets under uvicorn: its protocol with the bound it lacks, and one connection as ASGI shows it.
 
 A client that stops reading keeps the server's last bytes in the socket's buffer for as long as it likes; uvicorn closes
-such a connection politely and so never. Here it is aborted after a while. Messages are bounded by `MAX_MESSAGE_BYTES` (close
+such a connection politely and so never. Here it is aborted after a while. One that sends too much is closed by uvicorn at
+once, which hides the close code; here the rest is read away first. Messages are bounded by `MAX_MESSAGE_BYTES` (close
 code 1009), and are not compressed: that costs some 70 KB a connection for base64 that hardly shrinks. Members that serve
 ask for uvicorn and websockets themselves.
 """
@@ -45,6 +46,22 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         """As uvicorn's, which takes a handshake that was answered over HTTP for one that was forgotten, and logs an error."""
         await super().send(message)
         self.handshake_complete |= self.close_sent
+
+    def handle_parser_exception(self) -> None:
+        """A message was malformed or too large: the client is told why, and what it is still sending is read away.
+
+        A socket closed over unread bytes is reset, and then the client would never see the close code.
+        """
+        if self.close_sent:
+            return
+        assert self.conn.close_sent is not None
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """The application is done with the connection."""
