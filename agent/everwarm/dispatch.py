@@ -3,14 +3,16 @@
 Both `Client` and the gateway use it. The body stays replayable until an answer has begun, so a pod that refuses,
 dies, hangs or answers nonsense costs a retry, not the utterance:
 
-- full or draining: said before the body is read; the next pod at once, and when all were asked, a short wait for a
-  place to come free, until the caller's deadline. Then the pods' own 503 is the caller's answer.
+- full or draining: said before the body is read; the next pod at once, and when all were asked, a short wait in line for
+  a place to come free, until the caller's deadline. Then the pods' own 503 is the caller's answer. Whoever comes later
+  stands behind those who wait.
 - dead, cut off, hung, 5xx: another pod, within the retry budget, at most `MAX_FAILURES` times for one utterance, for
   it may be the utterance that kills them. A pod that cannot even be connected to was not killed by it, and does not
   count. A pod has hung when it takes a multiple of the time expected, or when the registry has lost it while its
   answer is awaited.
 - unusually slow: another pod is asked beside it, on an idle slot only and within the same budget; whoever answers first
-  is believed. A hung pod then costs a second and not eight.
+  is believed. A hung pod then costs a second and not eight. Nothing new is sent to the slow one meanwhile, and when its
+  heartbeats are missing too, it has hung.
 - a kept-alive connection that turns out dead says nothing about the pod; the same pod is asked again.
 - any other 4xx is the caller's answer.
 
@@ -19,6 +21,7 @@ over as they come and cannot be repeated once their first byte is out.
 """
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -41,6 +44,7 @@ from yarl import URL
 from everwarm.credentials import SecretFile
 from everwarm.deadline import Deadline
 from everwarm.routing.budget import RetryBudget
+from everwarm.routing.line import Turn
 from everwarm.routing.router import Route, Router, Wish
 from everwarm_core import telemetry
 from everwarm_core.errors import (
@@ -90,7 +94,7 @@ RECORDING_S: Final = (
     30.0  # longer audio is cut off by its deadline and the registry only; its time is hard to foresee
 )
 FULL_PAUSE_S: Final = (0.1, 0.3)  # jittered wait when every pod is full; a place coming free ends it sooner
-FULL_PAUSE_DOUBLINGS: Final = 3  # up to 2.4 s: many waiting utterances must not become many questions
+"""Doubled by each that stands before it in line: many waiting utterances must not become many questions."""
 DIRECT_PAUSE_S: Final = 0.2  # where the other side does not say when to come again
 PIECE_BYTES: Final = 262_144
 
@@ -419,12 +423,18 @@ class Dispatcher:
         return answer if answer.status < 400 else None
 
     async def _answer(self, call: Call, deadline: Deadline, held: AsyncExitStack) -> Answer:
+        with self._router.line.turn(call.wish.model) as turn:
+            return await self._answer_in_turn(turn, call, deadline, held)
+
+    async def _answer_in_turn(
+        self, turn: Turn, call: Call, deadline: Deadline, held: AsyncExitStack
+    ) -> Answer:
         tried = _Tried()
         for attempt in count(1):
             with telemetry.span(SpanName.ROUTE) as span:
                 async with AsyncExitStack() as stack:
                     started = time.perf_counter()
-                    route = stack.enter_context(await self._next(call.wish, deadline, tried))
+                    route = stack.enter_context(await self._next(turn, call.wish, deadline, tried))
                     self._route_duration.record(time.perf_counter() - started)
                     _describe(span, route, attempt)
                     try:
@@ -445,9 +455,11 @@ class Dispatcher:
                         return answer
         raise AssertionError("count() does not end")
 
-    async def _next(self, wish: Wish, deadline: Deadline, tried: "_Tried") -> Route:
+    async def _next(self, turn: Turn, wish: Wish, deadline: Deadline, tried: "_Tried") -> Route:
         """The next pod to ask; holds until there is one or *deadline* has passed."""
         if tried.last is None:
+            if not self._router.line.is_empty(wish.model):
+                await turn.rest(min(self._pause_s(turn), deadline.remaining_s() / 2))
             return await self._router.route(
                 wish.model, wish.language, audio_s=wish.audio_s, deadline=deadline
             )
@@ -456,22 +468,24 @@ class Dispatcher:
             self._budget.give_back()
             if not tried.last_was_refusal:
                 raise tried.last
-            await self._pause(deadline, tried)
+            await self._pause(turn, deadline, tried)
         elif wait_s:
             await asyncio.sleep(wait_s)
         while (route := self._router.choose(wish, exclude=tried.excluded)) is None:
-            await self._pause(deadline, tried)
+            await self._pause(turn, deadline, tried)
         return route
 
-    async def _pause(self, deadline: Deadline, tried: "_Tried") -> None:
+    async def _pause(self, turn: Turn, deadline: Deadline, tried: "_Tried") -> None:
         """Every pod was asked: wait for a change, then let them be asked again."""
-        shortest_s, longest_s = FULL_PAUSE_S
-        seconds = self._rng.uniform(shortest_s, longest_s) * 2.0 ** min(tried.pauses, FULL_PAUSE_DOUBLINGS)
-        await self._router.pause(min(seconds, deadline.remaining_s()))
+        await turn.rest(min(self._pause_s(turn), deadline.remaining_s()))
         if deadline.has_passed:
             assert tried.last is not None
             raise tried.last
         tried.forgive()
+
+    def _pause_s(self, turn: Turn) -> float:
+        shortest_s, longest_s = FULL_PAUSE_S
+        return self._rng.uniform(shortest_s, longest_s) * 2.0**turn.ahead
 
     async def _hedged(
         self,
@@ -488,9 +502,7 @@ class Dispatcher:
             return await self._ask(route, call, deadline, stack, attempt)
         failure: EverwarmError | None = None
         async with AsyncExitStack() as others, asyncio.TaskGroup() as group:
-            ask_other = partial(
-                self._ask_idle, call, deadline, {*tried.excluded, route.pod.boot}, attempt + 1
-            )
+            ask_other = partial(self._ask_beside, route, call, deadline, tried.excluded, attempt + 1)
             hedge = _Hedge(group, ask_other, after_s=after_s, held=others)
             try:
                 answer = await self._ask(route, call, deadline, stack, attempt, on_sent=hedge.arm)
@@ -506,14 +518,23 @@ class Dispatcher:
         stack.push_async_callback(hedge.kept.aclose)
         return hedge.answer
 
-    async def _ask_idle(
-        self, call: Call, deadline: Deadline, excluded: set[str], attempt: int, stack: AsyncExitStack
+    async def _ask_beside(
+        self,
+        slow: Route,
+        call: Call,
+        deadline: Deadline,
+        excluded: set[str],
+        attempt: int,
+        stack: AsyncExitStack,
     ) -> Answer | None:
-        """The answer of a pod outside *excluded* that has an idle slot; None when there is none, or no budget, or it fails."""
+        """While *slow* is: the answer of a pod not in *excluded* that has an idle slot; None when there is none, or no
+        budget, or it fails.
+        """
+        slow.overdue()
         if self._budget.take():
             self._budget.give_back()
             return None
-        route = self._router.choose(call.wish, exclude=excluded)
+        route = self._router.choose(call.wish, exclude={*excluded, slow.pod.boot})
         if route is None:
             self._budget.give_back()
             return None
@@ -543,8 +564,13 @@ class Dispatcher:
         pod = route.pod
         started = time.perf_counter()
         patience = Patience(pod.id, deadline)
+        slow_at = math.inf  # by the clock of `started`
 
         def body_is_complete() -> None:
+            nonlocal slow_at
+            after_s = hedge_after_s(call.wish, route.expected_s, is_measured=route.is_measured)
+            if after_s is not None:
+                slow_at = time.perf_counter() + after_s
             bound_s = hang_bound_s(
                 call.wish, route.expected_s, is_measured=route.is_measured, remaining_s=deadline.remaining_s()
             )
@@ -556,9 +582,13 @@ class Dispatcher:
         def pod_is_lost() -> None:
             patience.ends_in(0.0, "it left the registry before it answered")
 
+        def pod_is_silent() -> None:
+            if slow_at <= time.perf_counter() and self._router.has_other(route):
+                patience.ends_in(0.0, "its answer is late and its heartbeats are missing")
+
         try:
             async with patience:
-                with self._router.watching(pod, pod_is_lost):
+                with self._router.watching(pod, pod_is_lost, pod_is_silent):
                     call.body.when_complete(body_is_complete)
                     answer = await self._http.post(
                         pod.url, call, pod=pod.id, deadline=deadline, stack=stack, attempts=attempt
@@ -720,7 +750,6 @@ class _Tried:
     failed: dict[str, float] = field(default_factory=dict)
     failures: int = 0
     defects: int = 0
-    pauses: int = 0
 
     @property
     def excluded(self) -> set[str]:
@@ -749,7 +778,6 @@ class _Tried:
 
     def forgive(self) -> None:
         """Let the pods that were full be asked again, and those that failed a while ago."""
-        self.pauses += 1
         self.refused.clear()
         now = time.monotonic()
         self.failed = {boot: at for boot, at in self.failed.items() if now - at < SAME_POD_AFTER_S}

@@ -6,7 +6,8 @@ headers, else the record) minus our own. Kept by `Router`, read by `pick`; one e
 
 A pod that fails is judged three ways: each failure in a row doubles its cost (a fast 503 must not look like a fast
 pod), five in a row eject it for a time that doubles (Envoy's outlier detection), and a new process under the same id
-starts with a clean record.
+starts with a clean record. One that owes an answer for unusually long gets nothing new meanwhile: it may hang, and
+whatever is sent there would hang with it.
 """
 
 import time
@@ -39,7 +40,7 @@ class Standing(Enum):
     BUSY = auto()
     """All its slots decode."""
     EJECTED = auto()
-    """It failed so often in a row that it should be left alone."""
+    """It failed so often in a row, or owes an answer for so long, that it should be left alone."""
     CLOSED = auto()
     """It said that it drains, which the registry may not show yet."""
 
@@ -54,6 +55,8 @@ class PodLoad:
     own: int = 0
     """Our requests there now."""
     own_audio_s: float = 0.0
+    overdue: int = 0
+    """Of our requests there, those whose answer is unusually late."""
     others: int = 0
     """Requests of other agents there, as last told."""
     told_at: float = float("-inf")
@@ -102,7 +105,7 @@ class Loads:
             return Standing.IDLE if pod.inflight < pod.slots else Standing.BUSY
         if known.closed_until > now:
             return Standing.CLOSED
-        if known.ejected_until > now:
+        if known.ejected_until > now or known.overdue:
             return Standing.EJECTED
         return Standing.IDLE if known.inflight < known.slots else Standing.BUSY
 

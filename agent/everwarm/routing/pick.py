@@ -5,8 +5,8 @@ Pure: what is known of the pods, the random numbers and the time come in. Cost d
 the request's path together, and one of 16 random pods is idle unless nearly all are busy (join-idle-queue; Mitzenmacher
 for the power of two choices). Only when none of the sample may be used at all is everything scanned.
 
-A pod in *exclude* is never returned. Ejected pods are left out while at least half of those looked at are healthy;
-below that the ejections say more about us or the network than about the pods, and are ignored.
+A pod in *exclude* is never returned. Ejected pods, and those whose heartbeats are missing, are left out while at least half of
+those looked at are healthy; below that the ejections say more about us or the network than about the pods, and are ignored.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -64,7 +64,10 @@ def pick(
             if pod.boot in known or pod.boot in exclude or not (keep_expired or lease.expires_at > now):
                 continue
             known.add(pod.boot)
-            match loads.standing(pod, now=now):
+            standing = loads.standing(pod, now=now)
+            if standing is not Standing.CLOSED and not keep_expired and lease.is_silent(now):
+                standing = Standing.EJECTED
+            match standing:
                 case Standing.IDLE:
                     seen.idle.append(pod)
                     if len(seen.idle) >= max(enough_idle, len(seen.ejected)):

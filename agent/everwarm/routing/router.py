@@ -10,7 +10,6 @@ just come back empty nor an agent that has just started may turn a warm model in
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Final, Self
 
 from everwarm.background import Background
 from everwarm.deadline import Clock, Deadline
+from everwarm.routing.line import Line
 from everwarm.routing.loads import AUDIO_PRIOR_S, Loads, PodLoad
 from everwarm.routing.pick import Reason, pick
 from everwarm.sources import PodSource
@@ -68,12 +68,19 @@ class Route:
         """Whether `expected_s` rests on answers of this very pod."""
         self._router = router
         self._load: PodLoad | None = router.loads.started(pod, wish.audio_s)
+        self._is_overdue = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.abandoned()
+
+    def overdue(self) -> None:
+        """Its answer takes unusually long: until the outcome is told, the pod is left alone where there are others."""
+        if self._load is not None and not self._is_overdue:
+            self._is_overdue = True
+            self._load.overdue += 1
 
     def succeeded(self, *, service_s: float, inflight: int | None = None, slots: int | None = None) -> None:
         """The pod answered; *service_s*: decode seconds; *inflight*, *slots*: from its answer's headers."""
@@ -107,27 +114,35 @@ class Route:
         wait for a full pod would ask it in a circle, each woken by the refusal of the one before.
         """
         load, self._load = self._load, None
+        if load is not None and self._is_overdue:
+            load.overdue -= 1
         if load is not None and is_free:
-            self._router.wake_one()
+            self._router.line.wake(self.pod.names)
         return load
 
 
 class Watch:
-    """Keeps *on_lost* among the callbacks of *boot* while it is entered."""
+    """Stands among *watches* while it is entered; what to call when the process it is about is lost, or silent."""
 
     def __init__(
-        self, callbacks: dict[str, set[Callable[[], None]]], boot: str, on_lost: Callable[[], None]
+        self,
+        watches: dict[str, set["Watch"]],
+        boot: str,
+        on_lost: Callable[[], None],
+        on_silent: Callable[[], None] | None,
     ) -> None:
-        self._callbacks, self._boot, self._on_lost = callbacks, boot, on_lost
+        self.on_lost: Final = on_lost
+        self.on_silent: Final = on_silent
+        self._watches, self._boot = watches, boot
 
     def __enter__(self) -> None:
-        self._callbacks.setdefault(self._boot, set()).add(self._on_lost)
+        self._watches.setdefault(self._boot, set()).add(self)
 
     def __exit__(self, *_: object) -> None:
-        watching = self._callbacks[self._boot]
-        watching.discard(self._on_lost)
-        if not watching:
-            del self._callbacks[self._boot]
+        watches = self._watches[self._boot]
+        watches.discard(self)
+        if not watches:
+            del self._watches[self._boot]
 
 
 class Router:
@@ -137,12 +152,13 @@ class Router:
         self, source: PodSource, *, clock: Clock = time.monotonic, rng: Random | None = None
     ) -> None:
         self.loads: Final = Loads(clock)
+        self.line: Final = Line()
+        """Who waits for a place; woken when a request of ours has left its place somewhere, or the pods have changed."""
         self._source = source
         self._clock = clock
         self._rng = rng or Random()  # noqa: S311 - balancing, not secrecy
         self._background = Background({"pods.source": source.run, "pods.watch": self._watch})
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._lost: dict[str, set[Callable[[], None]]] = {}
+        self._watches: dict[str, set[Watch]] = {}
         self._known: dict[str, float] = {}
         self._whole: Snapshot | None = None
         self._reading_whole = asyncio.Lock()
@@ -225,29 +241,21 @@ class Router:
                 return Route(self, choice.pod, reason, choice.candidates, wish)
         return None
 
-    async def pause(self, seconds: float) -> None:
-        """Wait until a request of ours has left its place somewhere or the pods have changed, at most *seconds*."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await turn
-        finally:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+    def has_other(self, route: Route) -> bool:
+        """Whether a pod besides the one of *route* is warm for its name and not silent."""
+        snapshot, now = self._view(route.wish.model), self._clock()
+        return snapshot is not None and any(
+            lease.pod.boot != route.pod.boot and not lease.is_silent(now)
+            for lease in snapshot.by_name.get(route.wish.model, ())
+        )
 
-    def wake_one(self) -> None:
-        """End the longest `pause`; a place has come free."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-
-    def watching(self, pod: PodRecord, on_lost: Callable[[], None]) -> "Watch":
-        """Inside, *on_lost* is called once the registry, being reachable, no longer holds this process of *pod*."""
-        return Watch(self._lost, pod.boot, on_lost)
+    def watching(
+        self, pod: PodRecord, on_lost: Callable[[], None], on_silent: Callable[[], None] | None = None
+    ) -> Watch:
+        """Inside, *on_lost* is called once the registry, being reachable, no longer holds this process of *pod*, and
+        *on_silent* each time it is seen without its heartbeats.
+        """
+        return Watch(self._watches, pod.boot, on_lost, on_silent)
 
     async def read_all(self) -> Snapshot:
         """Every pod of every name, at most a second old. Raises RegistryUnavailable."""
@@ -331,8 +339,10 @@ class Router:
                 left = [lease.pod for lease in last.leases if lease.pod.boot in gone]
                 self._remember_warm_ups(last, {name for pod in left for name in pod.names})
             self._wake_for_places(seen, has_new_pods=bool(boots - before))
-            if not seen.frozen and self._lost.keys() - boots:
-                await self._tell_lost(boots)
+            if not seen.frozen:
+                self._tell_silent(seen)
+                if self._watches.keys() - boots:
+                    await self._tell_lost(boots)
 
     def _remember_warm_ups(self, snapshot: Snapshot, names: Collection[str]) -> None:
         """Keep what the pods of *names* in *snapshot* have measured: of some, the last pod may be gone by now, or soon."""
@@ -341,22 +351,29 @@ class Router:
                 self._warm_ups[name] = measured_s
 
     def _wake_for_places(self, snapshot: Snapshot, *, has_new_pods: bool) -> None:
-        """End as many pauses as there are places in *snapshot*; all of them when a new pod may hold what they want."""
-        if not self._waiting:
+        """Wake as many as there are places in *snapshot*; all of them when a new pod may hold what they want."""
+        if has_new_pods:
+            self.line.wake_all()
             return
-        pods = [lease.pod for lease in snapshot.leases]
-        places = sum(max(0, pod.slots + pod.queue - self.loads.inflight(pod)) for pod in pods)
-        for _ in range(len(self._waiting) if has_new_pods else min(places, len(self._waiting))):
-            self.wake_one()
+        for pod in (lease.pod for lease in snapshot.leases):
+            places = pod.slots + pod.queue - self.loads.inflight(pod)
+            self.line.wake(pod.names, max(0, places))
+
+    def _tell_silent(self, snapshot: Snapshot) -> None:
+        for lease in snapshot.leases:
+            if lease.pod.boot in self._watches and lease.is_silent(snapshot.taken_at):
+                for watch in tuple(self._watches[lease.pod.boot]):
+                    if watch.on_silent is not None:
+                        watch.on_silent()
 
     async def _tell_lost(self, boots: frozenset[str]) -> None:
         """Of the watched pods outside *boots*, tell those that are in the registry no more; draining ones still are."""
         with suppress(RegistryUnavailable):
             whole = await self.read_all()
             alive = boots | {lease.pod.boot for lease in whole.leases}
-            for boot in self._lost.keys() - alive:
-                for on_lost in tuple(self._lost.get(boot, ())):
-                    on_lost()
+            for boot in self._watches.keys() - alive:
+                for watch in tuple(self._watches.get(boot, ())):
+                    watch.on_lost()
 
 
 def warm_up_s(snapshot: Snapshot, name: str) -> float | None:

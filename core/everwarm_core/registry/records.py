@@ -15,6 +15,7 @@ from typing import Final
 SCHEMA: Final = 1  # of the pod hash; a reader ignores records whose schema it does not know
 ENTRY_TTL_S: Final = 5.0  # five missed heartbeats
 HEARTBEAT_S: Final = 1.0
+SILENT_AFTER_S: Final = 2.5  # a reader that looks once a second sees heartbeats up to two seconds old
 MAX_COUNT: Final = 1 << 20  # of slots, places and requests; whoever writes more is no pod
 VOLATILE_FIELDS: Final = ("boot", "schema", "state", "names", "languages", "inflight", "load_s", "warm_s")
 """Fields of the hash that tell whether it is still of the same process, and all that may change within one."""
@@ -118,6 +119,10 @@ class Lease:
     pod: PodRecord
     expires_at: float
     carried: bool = False
+
+    def is_silent(self, now: float) -> bool:
+        """Whether heartbeats are missing at *now*, though not so many that the lease has lapsed: the pod may hang."""
+        return not self.carried and self.expires_at - now <= ENTRY_TTL_S - SILENT_AFTER_S
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 import everwarm
+from everwarm import dispatch
 from everwarm.dispatch import (
     EXPECT_FROM_BYTES,
     HANG_FLOOR_S,
@@ -27,6 +29,8 @@ from everwarm.errors import (
     Unauthorized,
 )
 from everwarm.routing.router import Wish
+from everwarm_core.errors import NoIdleSlot
+from everwarm_core.registry.records import ENTRY_TTL_S
 from tests.fixtures.records import WAIT_S, pod_record
 from tests.fixtures.valkey import OwnedValkey
 from tests.support.faulty_pods import (
@@ -122,6 +126,29 @@ async def test_an_utterance_is_answered_by_another_pod_when_the_registry_loses_t
         assert utterance.result() != stopped.name
 
 
+async def test_an_utterance_is_answered_by_another_pod_when_the_heartbeats_of_the_one_that_hangs_are_missing(
+    redis_url: str,
+) -> None:
+    script: list[Behaviour] = []
+    async with pods(redis_url, script, script, slots=1) as both, everwarm.Client(redis_url) as client:
+        while not all(pod.asked for pod in both):  # so that both are measured
+            async with asyncio.TaskGroup() as group:
+                for _ in both:
+                    group.create_task(said(client))
+        nobody_beside = tell(NoIdleSlot())
+        script.extend([hang, hang, nobody_beside, nobody_beside])
+        async with asyncio.TaskGroup() as group:
+            began = time.monotonic()
+            utterances = [group.create_task(said(client)) for _ in both]
+            await until(lambda: all(pod.held for pod in both))
+            stopped, going_on = both
+            await announce(redis_url, [record_of(stopped, slots=1)], ttl_s=ENTRY_TTL_S)
+            await until(lambda: stopped.held == 0)
+            assert time.monotonic() - began < ENTRY_TTL_S
+            going_on.released.set()
+        assert {utterance.result() for utterance in utterances} == {going_on.name}
+
+
 async def test_an_utterance_waits_for_a_place_while_every_pod_is_full(redis_url: str) -> None:
     async with pods(redis_url, [refuse()] * 3, [refuse()] * 3) as both, everwarm.Client(redis_url) as client:
         assert await said(client) in ("pod-0", "pod-1")
@@ -138,11 +165,10 @@ async def test_the_pods_own_refusal_is_the_answer_when_the_deadline_is_over(redi
 async def test_an_utterance_takes_the_place_that_another_one_leaves(redis_url: str) -> None:
     """A pod of one place: the second utterance goes in when the first is answered, not when some pause is over."""
 
-    async def only_when_free(pod: FaultyPod, request: object) -> object:
-        behaviour = refuse() if pod.held > 1 else hang
-        return await behaviour(pod, request)  # type: ignore[arg-type]  # the request is passed on as it is
+    async def only_when_free(pod: FaultyPod, request: web.Request) -> web.StreamResponse:
+        return await (refuse() if pod.held > 1 else hang)(pod, request)
 
-    script: list[Behaviour] = [only_when_free] * 200  # type: ignore[list-item]  # as above
+    script: list[Behaviour] = [only_when_free] * 200
     async with pods(redis_url, script, slots=1, queue=0) as [pod], everwarm.Client(redis_url) as client:
         async with asyncio.TaskGroup() as group:
             first = group.create_task(said(client))
@@ -151,6 +177,37 @@ async def test_an_utterance_takes_the_place_that_another_one_leaves(redis_url: s
             await until(lambda: pod.asked > 1)
             pod.released.set()
         assert (first.result(), second.result()) == ("pod-0", "pod-0")
+
+
+async def test_an_utterance_that_comes_later_does_not_take_the_place_of_one_that_waits(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod of one place, which another agent leaves: whoever was refused gets it, not who comes in that moment."""
+    monkeypatch.setattr(dispatch, "FULL_PAUSE_S", (0.2, 0.2))  # no chance in the order of those who wait
+    answered: list[str] = []
+
+    async def say(client: everwarm.Client, who: str) -> None:
+        await said(client)
+        answered.append(who)
+
+    async def only_when_free(pod: FaultyPod, request: web.Request) -> web.StreamResponse:
+        return await (refuse() if pod.held > 1 else hang)(pod, request)
+
+    script: list[Behaviour] = [only_when_free] * 200
+    async with (
+        pods(redis_url, script, slots=1, queue=0) as [pod],
+        everwarm.Client(redis_url) as other,
+        everwarm.Client(redis_url) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(say(other, "in the place"))
+        await until(lambda: pod.received)
+        group.create_task(say(client, "refused"))
+        await until(lambda: pod.asked > 1)
+        pod.released.set()
+        await until(lambda: answered)
+        group.create_task(say(client, "later"))
+    assert answered == ["in the place", "refused", "later"]
 
 
 async def test_utterances_at_the_same_time_take_one_idle_slot_each(redis_url: str) -> None:

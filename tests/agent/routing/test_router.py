@@ -15,7 +15,7 @@ from everwarm.routing.router import WARM_UP_PRIOR_S, Route, Router, warm_up_s
 from everwarm.settings import AgentSettings
 from everwarm.sources import pod_source
 from everwarm_core.errors import ModelNotFound, ModelNotWarm, RegistryUnavailable
-from everwarm_core.registry.records import Lease, PodState, Snapshot
+from everwarm_core.registry.records import ENTRY_TTL_S, Lease, PodState, Snapshot
 from tests.fixtures.records import FEW_NAMES, WAIT_S, pod_record, snapshots
 from tests.fixtures.valkey import OwnedValkey
 from tests.support.faulty_pods import announce, withdraw
@@ -54,12 +54,13 @@ async def test_a_refusal_wakes_nobody_who_waits_for_a_place(
     await announce(redis_url, [pod_record()])
     async with routing(redis_url) as router, asyncio.TaskGroup() as group:
         answered, refused = [await router.route("base.en", "en", deadline=soon()) for _ in range(2)]
-        group.create_task(router.pause(WAIT_S))
-        await until(lambda: router._waiting)
-        settle(refused)
-        assert router._waiting
-        answered.succeeded(service_s=0.1)
-        assert not router._waiting
+        with router.line.turn("base.en") as turn:
+            rest = group.create_task(turn.rest(10 * WAIT_S))
+            await until(lambda: turn.rests)
+            settle(refused)
+            assert turn.rests
+            answered.succeeded(service_s=0.1)
+            await until(rest.done)
 
 
 async def test_router_takes_a_pod_of_the_name_for_a_language_nobody_has_proven(redis_url: str) -> None:
@@ -212,6 +213,38 @@ async def test_router_lets_a_draining_pod_finish(redis_url: str) -> None:
                     snapshot = await router.changed(snapshot)
                 await router.changed(snapshot)
             assert not lost.is_set()
+
+
+async def test_router_sends_nothing_new_to_a_pod_that_owes_an_answer_for_long(redis_url: str) -> None:
+    await announce(redis_url, [pod_record("pod-a", slots=8), pod_record("pod-b", slots=8)])
+    async with routing(redis_url) as router:
+        owing = await router.route("base.en", "en", deadline=soon())
+        owing.overdue()
+        others = [await router.route("base.en", "en", deadline=soon()) for _ in range(20)]
+        assert owing.pod.id not in {route.pod.id for route in others}
+        owing.succeeded(service_s=0.1)
+        routes = [await router.route("base.en", "en", deadline=soon()) for _ in range(20)]
+        assert owing.pod.id in {route.pod.id for route in routes}
+
+
+async def test_router_tells_who_waits_for_a_pod_that_it_is_silent_and_whether_there_is_another(
+    redis_url: str,
+) -> None:
+    silent, talking = pod_record("pod-a"), pod_record("pod-b")
+    await announce(redis_url, [silent], ttl_s=ENTRY_TTL_S)
+    told = asyncio.Event()
+    async with routing(redis_url) as router:
+        route = await router.route("base.en", "en", deadline=soon())
+        assert not router.has_other(route)
+        with router.watching(route.pod, told.set, told.set):
+            await announce(redis_url, [talking])
+            async with asyncio.timeout(ENTRY_TTL_S):
+                await told.wait()
+            snapshot = router.snapshot
+            assert snapshot is not None
+            assert {lease.pod.id for lease in snapshot.leases} == {"pod-a", "pod-b"}
+            assert router.has_other(route)
+            assert (await router.route("base.en", "en", deadline=soon())).pod.id == "pod-b"
 
 
 async def test_router_counts_a_route_until_its_outcome_is_told(redis_url: str) -> None:
