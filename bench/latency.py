@@ -3,8 +3,9 @@
 Every way is a process of its own (`bench.way`), and all are asked for one utterance after the other, in turn: the ratio of
 two medians then says something on a machine that is slow today. Everwarm is measured twice, its engine in process and
 a whole platform through client, router and HTTP; what the way costs is the median of these two's differences, utterance by
-utterance, when they alone take turns, since after five other decodes neither finds anything in the caches. One thread
-each, int8, the same weights; widths of the search as named.
+utterance, when they alone take turns, since after five other decodes neither finds anything in the caches. Both are
+started anew for each round of that: two processes of the same engine differ by some per cent for as long as they live. One
+thread each, int8, the same weights; widths of the search as named.
 The settings of the allocator and of OpenBLAS are those that each has for its users, and once more the other way round.
 """
 
@@ -34,7 +35,7 @@ MODELS: Final = ("tiny.en", "base")
 LIMITS: Final = {1: 0.27, 5: 0.32}  # x faster-whisper's median, by beams
 HTTP_FACTOR: Final = 1.05
 HTTP_S: Final = 0.0015
-PAIR_ROUNDS: Final = 3  # some milliseconds are lost in what one round varies by
+PAIR_ROUNDS: Final = 3  # each with processes of its own
 
 REFERENCE: Final = "faster-whisper, cached"
 ENGINE: Final = "Everwarm, in process"
@@ -103,17 +104,30 @@ def _measured(setting: Setting, files: Sequence[Path], folder: Path) -> dict[str
         }
         asks[HTTP] = running.enter_context(_platform(setting, folder))
         columns = [Column(name, ask) for name, ask in asks.items()]
-        pair = [Column(name + PAIRED, asks[name]) for name in (ENGINE, HTTP)]
-        for file in files[:3]:
-            for column in columns:
-                column.ask(file)
         _ask_in_turn(columns, files)
-        for _ in range(PAIR_ROUNDS):
+    for _ in range(PAIR_ROUNDS):
+        with (
+            running_way("engine", setting, POD_SETTINGS) as alone,
+            _platform(setting, folder) as by_http,
+        ):
+            pair = Column(ENGINE + PAIRED, alone.ask), Column(HTTP + PAIRED, by_http)
             _ask_in_turn(pair, files)
-    return {column.name: column for column in (*columns, *pair)}
+            columns += pair
+    return _joined(columns)
+
+
+def _joined(columns: Sequence[Column]) -> dict[str, Column]:
+    """By name; those of one name, of several rounds, are one."""
+    joined: dict[str, Column] = {}
+    for column in columns:
+        joined.setdefault(column.name, Column(column.name, column.ask)).took_s += column.took_s
+    return joined
 
 
 def _ask_in_turn(columns: Sequence[Column], files: Sequence[Path]) -> None:
+    for file in files[:3]:
+        for column in columns:
+            column.ask(file)
     for number, file in enumerate(files):
         first = number % len(columns)  # whoever comes after a long decode finds the caches empty
         for column in (*columns[first:], *columns[:first]):

@@ -208,14 +208,18 @@ def hang_bound_s(wish: Wish, expected_s: float, *, is_measured: bool, remaining_
     return min(patience_s, max(DEADLINE_SHARE * remaining_s, 2 * expected_s), remaining_s)
 
 
+def slow_after_s(wish: Wish, expected_s: float) -> float:
+    """Seconds from the end of the body after which an answer is unusually late; never for a recording."""
+    return math.inf if wish.audio_s > RECORDING_S else max(HEDGE_FLOOR_S, HEDGE_FACTOR * expected_s)
+
+
 def hedge_after_s(wish: Wish, expected_s: float, *, is_measured: bool) -> float | None:
     """Seconds from the end of the body after which a second pod is asked too; None when none is.
 
     Without a measurement nobody knows what is slow, and of a recording twice the work would be too much.
     """
-    if wish.audio_s > RECORDING_S or not is_measured:
-        return None
-    return max(HEDGE_FLOOR_S, HEDGE_FACTOR * expected_s)
+    after_s = slow_after_s(wish, expected_s)
+    return after_s if is_measured and after_s < math.inf else None
 
 
 class Patience:
@@ -568,9 +572,7 @@ class Dispatcher:
 
         def body_is_complete() -> None:
             nonlocal slow_at
-            after_s = hedge_after_s(call.wish, route.expected_s, is_measured=route.is_measured)
-            if after_s is not None:
-                slow_at = time.perf_counter() + after_s
+            slow_at = time.perf_counter() + slow_after_s(call.wish, route.expected_s)
             bound_s = hang_bound_s(
                 call.wish, route.expected_s, is_measured=route.is_measured, remaining_s=deadline.remaining_s()
             )
