@@ -377,6 +377,9 @@ HTTP_ERRORS: Final[Mapping[type[EverwarmError], HttpError]] = {
     GatewayFull: HttpError(503, "server_error", "gateway_full"),
     TooManySessions: HttpError(503, "server_error", "too_many_sessions"),
     ModelNotWarm: HttpError(503, "server_error", "model_not_warm"),
+    CapacityError: HttpError(
+        503, "server_error", "no_capacity"
+    ),  # said by a proxy before a pod, not by a pod
     DecodeCancelled: HttpError(499, "server_error", "cancelled"),  # nginx's code for a client that left
     RegistryUnavailable: HttpError(503, "server_error", "registry_unavailable"),
     PodFailed: HttpError(502, "server_error", "pod_failed"),

@@ -14,6 +14,9 @@ least a second is left in it, and then takes all that it is long, even into debt
 its upload is over, and refusing it then would waste the upload. What is owed is waited for by the next ones, so that
 over time no caller has more than his rate.
 
+A request for an idle slot only, a look at speech that goes on, takes nothing from anybody: its seconds are not counted, and
+its place is one of as many beside those of utterances.
+
 All of it is this gateway's own. Gateways share nothing but Redis, which no utterance waits for; behind n of them a key
 may have n times what its line says.
 """
@@ -98,6 +101,8 @@ class Caller:
         self.limits = limits
         self.held = 0
         """Utterances under way."""
+        self.glances = 0
+        """Requests under way that want an idle slot only."""
         self._clock = clock
         self._bucket: Bucket | None = None
         self.change(name, limits)
@@ -119,20 +124,21 @@ class Caller:
         """Whether seconds of audio are counted at all."""
         return self._bucket is not None
 
-    def utterance(self, audio_s: float | None = None) -> "Utterance":
+    def utterance(self, audio_s: float | None = None, *, is_glance: bool = False) -> "Utterance":
         """A place for one utterance of *audio_s* seconds, None while its length is not known; a context manager.
 
-        Entering it raises RateLimited, with the seconds after which another try makes sense.
+        is_glance: an idle slot is wanted or none. Entering it raises RateLimited, with the seconds after which another try
+        makes sense.
         """
-        return Utterance(self, audio_s)
+        return Utterance(self, audio_s, is_glance=is_glance)
 
     def headers(self) -> Mapping[str, str]:
         """See Limited; as things are while none of the caller's requests has an answer coming."""
         return self._headers(self.held)
 
-    def _ensure_room(self) -> None:
+    def _ensure_room(self, held: int) -> None:
         concurrent = self.limits.concurrent
-        if concurrent is not None and self.held >= concurrent:
+        if concurrent is not None and held >= concurrent:
             noun = "utterance" if concurrent == 1 else "utterances"
             raise RateLimited(f"{concurrent} {noun} at a time", retry_after_s=PLACE_RETRY_S)
         bucket = self._filled()
@@ -161,14 +167,19 @@ class Caller:
 class Utterance:
     """One place of *caller*, held while it is entered, and the seconds of audio that were taken for it."""
 
-    def __init__(self, caller: Caller, audio_s: float | None) -> None:
+    def __init__(self, caller: Caller, audio_s: float | None, *, is_glance: bool) -> None:
         self.caller: Final = caller
         self._audio_s = audio_s
+        self._is_glance = is_glance
         self._taken_s = 0.0
         self._places = 0
 
     def __enter__(self) -> Self:
-        self.caller._ensure_room()  # noqa: SLF001 - one thing in two classes
+        if self._is_glance:
+            self.caller._ensure_room(self.caller.glances)  # noqa: SLF001 - one thing in two classes
+            self.caller.glances += 1
+            return self
+        self.caller._ensure_room(self.caller.held)  # noqa: SLF001
         self.caller.held += 1
         self._places = 1
         if self._audio_s is not None:
@@ -178,6 +189,9 @@ class Utterance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        if self._is_glance:
+            self.caller.glances -= 1
+            return
         self.caller.held -= 1
         self._places = 0
         if isinstance(error, EverwarmError):
@@ -185,6 +199,8 @@ class Utterance:
 
     def costs(self, audio_s: float) -> None:
         """It is *audio_s* seconds long, all in all; what was taken before is set off. 0 where no transcript came of it."""
+        if self._is_glance:
+            return
         self.caller._take(audio_s - self._taken_s)  # noqa: SLF001
         self._taken_s = audio_s
 

@@ -137,7 +137,8 @@ class Relay(Response):
             caller = door.caller(headers.get("authorization", ""))
             outgoing.caller = caller.name
             tell_limits(scope, caller)
-            with door.admission.place(), caller.utterance() as utterance:
+            is_glance = IDLE_HEADER in headers
+            with door.admission.place(), caller.utterance(is_glance=is_glance) as utterance:
                 tell_limits(scope, utterance)
                 given_s = _given_deadline_s(headers)
                 size = _declared_size(headers, door.settings.limit_body_bytes)
@@ -200,7 +201,6 @@ class Relay(Response):
             glance = await self._door.exchange.glance(call, deadline=deadline)
             if glance is None:
                 raise NoIdleSlot
-            upload.charge(glance)
             await outgoing.answer(glance)
             return
         async with self._door.exchange.exchange(call, deadline=deadline) as answer:

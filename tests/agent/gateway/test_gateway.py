@@ -430,6 +430,13 @@ async def test_the_description_lists_every_route(redis_url: str) -> None:
         )
 
 
+async def test_a_503_of_a_proxy_before_the_pods_is_passed_on_as_no_capacity(redis_url: str) -> None:
+    async with pods(redis_url, [status(503)] * 200), gateway(redis_url) as door:
+        code, body, headers = await door.transcribe(x_everwarm_deadline_ms="300")
+        assert (code, error_of(body)["code"]) == (503, "no_capacity")
+        assert "retry-after" in headers
+
+
 async def test_a_glance_is_one_question_and_never_waits(redis_url: str) -> None:
     async with pods(redis_url, []) as [pod], gateway(redis_url) as door:
         await door.transcribe()  # the pods are known by now

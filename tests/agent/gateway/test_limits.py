@@ -110,6 +110,18 @@ def test_an_utterance_that_fails_costs_nothing_and_one_whose_caller_left_does() 
     assert caller.headers()["x-ratelimit-remaining-audio-seconds"] == "40"
 
 
+def test_looks_at_idle_slots_cost_nothing_and_take_no_utterance_s_place() -> None:
+    caller = Caller("desk", Limits(concurrent=1, audio_s_per_minute=60), clock=Hand())
+    with caller.utterance(is_glance=True) as glance, caller.utterance(20.0):
+        glance.costs(30.0)
+        with pytest.raises(RateLimited, match="1 utterance at a time"), caller.utterance(is_glance=True):
+            pass
+    with caller.utterance(is_glance=True) as glance:
+        assert glance.headers()["x-ratelimit-remaining-requests"] == "1"
+        assert glance.headers()["x-ratelimit-remaining-audio-seconds"] == "40"
+    assert (caller.held, caller.glances) == (0, 0)
+
+
 def test_headers_say_what_is_there_for_the_next_request() -> None:
     clock = Hand()
     caller = Caller("desk", Limits(concurrent=2, audio_s_per_minute=60), clock=clock)
