@@ -427,7 +427,7 @@ class Dispatcher:
         return answer if answer.status < 400 else None
 
     async def _answer(self, call: Call, deadline: Deadline, held: AsyncExitStack) -> Answer:
-        with self._router.line.turn(call.wish.model) as turn:
+        with self._router.line.turn(call.wish.model, call.wish.language) as turn:
             return await self._answer_in_turn(turn, call, deadline, held)
 
     async def _answer_in_turn(
@@ -462,7 +462,7 @@ class Dispatcher:
     async def _next(self, turn: Turn, wish: Wish, deadline: Deadline, tried: "_Tried") -> Route:
         """The next pod to ask; holds until there is one or *deadline* has passed."""
         if tried.last is None:
-            if not self._router.line.is_empty(wish.model):
+            if turn.ahead:
                 await turn.rest(min(self._pause_s(turn), deadline.remaining_s() / 2))
             return await self._router.route(
                 wish.model, wish.language, audio_s=wish.audio_s, deadline=deadline

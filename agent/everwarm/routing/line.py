@@ -1,16 +1,17 @@
-"""`Line`: who waits for a place at full pods, name by name, and in which order.
+"""`Line`: who waits for a place at full pods, and in which order.
 
-An utterance that every pod refused stands in the line of its model's name until it is answered, and keeps its place there
-while it asks again. One that comes later stands behind it; else a steady stream of new ones, each asking at once, would
-take every place that comes free, and whoever was refused once would be refused until its deadline. A place that comes free
-wakes the first who rests. How long one rests at most grows with the number of those before it, so that the first asks
-often and many together do not ask much more often than one.
+An utterance that every pod refused rests for a moment and asks again, until it is answered. One that comes while others
+rest stands behind them; else a steady stream of new ones, each asking at once, would take every place that comes free, and
+whoever was refused once would be refused until its deadline. A place that comes free wakes the first who rests. How long
+one rests at most grows with the number of those before it, so that the first asks often and many together do not ask much
+more often than one.
 
-It orders the utterances of one agent; between agents the pods decide, by who asks when a place is free.
+There is a line for each name of a model and language, as those who want something else may find pods that are idle. It
+orders the utterances of one agent; between agents the pods decide, by who asks when a place is free.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from heapq import nsmallest
 from itertools import count, islice
@@ -20,27 +21,26 @@ from typing import Final, Self
 COUNTED: Final = 3
 """Of those before a turn so many are counted; waits grow no further."""
 
+Key = tuple[str, str | None]
+"""The name of a model, and a language or none."""
+
 
 class Line:
-    """The turns of those who wait, by name. For one event loop."""
+    """The turns of those who were refused. For one event loop."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, dict[Turn, None]] = {}
-        self._numbers = count()
+        self._turns: dict[Key, dict[Turn, None]] = {}
+        self._numbers = count(1)
 
-    def turn(self, name: str) -> "Turn":
-        """A turn for an utterance for *name*, which stands in line from its first `rest` until its context is left."""
-        return Turn(self, name)
+    def turn(self, name: str, language: str | None) -> "Turn":
+        """A turn for an utterance for *name* in *language*, which stands in line from its first `rest` to its end."""
+        return Turn(self, (name, language))
 
-    def is_empty(self, name: str) -> bool:
-        """Whether nobody waits for *name*."""
-        return name not in self._turns
-
-    def wake(self, names: Iterable[str], places: int = 1) -> None:
+    def wake(self, names: Container[str], places: int = 1) -> None:
         """End the rest of the first of those who wait for one of *names*: *places* have come free for them."""
         if not self._turns:
             return
-        resting = (turn for name in names for turn in self._turns.get(name, ()) if turn.rests)
+        resting = (turn for key in self._turns if key[0] in names for turn in self.resting(key))
         for turn in nsmallest(places, resting, key=lambda turn: turn.number):
             turn.wake()
 
@@ -50,32 +50,30 @@ class Line:
             for turn in turns:
                 turn.wake()
 
-    def join(self, turn: "Turn") -> None:
-        """Put *turn* at the end of its line; does nothing when it stands there already."""
-        if turn not in (turns := self._turns.setdefault(turn.name, {})):
-            turns[turn] = None
-            turn.number = next(self._numbers)
+    def resting(self, key: Key) -> "Iterator[Turn]":
+        """Those of *key* who rest now, in their order; whoever asks at the moment is not among them."""
+        return (turn for turn in self._turns.get(key, ()) if turn.rests)
+
+    def join(self, turn: "Turn") -> int:
+        """Put *turn* at the end of its line; returns its number there, which is larger than those before."""
+        self._turns.setdefault(turn.key, {})[turn] = None
+        return next(self._numbers)
 
     def leave(self, turn: "Turn") -> None:
         """*turn* waits no more, if it ever did."""
-        if turns := self._turns.get(turn.name):
+        if turns := self._turns.get(turn.key):
             turns.pop(turn, None)
             if not turns:
-                del self._turns[turn.name]
-
-    def ahead(self, turn: "Turn") -> int:
-        """How many stand before *turn*, up to COUNTED."""
-        first = list(islice(self._turns.get(turn.name, ()), COUNTED))
-        return first.index(turn) if turn in first else len(first)
+                del self._turns[turn.key]
 
 
 class Turn:
-    """One utterance's place in the *line* of *name*; a context manager, at whose end it is given up."""
+    """One utterance's place in the *line* of *key*; a context manager, at whose end it is given up."""
 
-    def __init__(self, line: Line, name: str) -> None:
-        self.name: Final = name
+    def __init__(self, line: Line, key: Key) -> None:
+        self.key: Final = key
         self.number = 0
-        """Its own, of all that ever stood in line, once it does."""
+        """Of all that ever stood in line; 0 before it does."""
         self._line = line
         self._woken: asyncio.Future[None] | None = None
 
@@ -89,8 +87,11 @@ class Turn:
 
     @property
     def ahead(self) -> int:
-        """How many stand before it, up to COUNTED; all who wait while it does not stand in line itself."""
-        return self._line.ahead(self)
+        """How many rest before it, up to COUNTED; all who rest while it does not stand in line itself."""
+        before = (
+            turn for turn in self._line.resting(self.key) if not self.number or turn.number < self.number
+        )
+        return sum(1 for _ in islice(before, COUNTED))
 
     @property
     def rests(self) -> bool:
@@ -99,7 +100,7 @@ class Turn:
 
     async def rest(self, seconds: float) -> None:
         """Stand in line until woken, at most *seconds*."""
-        self._line.join(self)
+        self.number = self.number or self._line.join(self)
         self._woken = asyncio.get_running_loop().create_future()
         try:
             with suppress(TimeoutError):

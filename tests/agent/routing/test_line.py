@@ -10,7 +10,9 @@ from tests.support.waiting import until
 
 
 @asynccontextmanager
-async def resting(line: Line, *names: str) -> AsyncIterator[tuple[list[Turn], list[Turn]]]:
+async def resting(
+    line: Line, *names: str, language: str | None = "en"
+) -> AsyncIterator[tuple[list[Turn], list[Turn]]]:
     """Turns for *names* that rest, in this order, and those of them that were woken, in the order of that."""
     turns: list[Turn] = []
     woken: list[Turn] = []
@@ -21,7 +23,7 @@ async def resting(line: Line, *names: str) -> AsyncIterator[tuple[list[Turn], li
 
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         for name in names:
-            turns.append(stack.enter_context(line.turn(name)))
+            turns.append(stack.enter_context(line.turn(name, language)))
             group.create_task(rest(turns[-1]))
         await until(lambda: all(turn.rests for turn in turns))
         yield turns, woken
@@ -58,31 +60,35 @@ async def test_who_asks_again_keeps_its_place_and_is_not_woken_meanwhile() -> No
     async with resting(line, "base", "base") as ([first, second], woken):
         line.wake(["base"])
         await until(lambda: woken == [first])
-        assert (first.ahead, second.ahead) == (0, 1)
-        line.wake(["base"])
-        await until(lambda: woken == [first, second])
-        await first.rest(0.0)  # refused again
-        assert (first.ahead, second.ahead) == (0, 1)
+        assert second.rests
+        assert second.ahead == 0  # the first is asking
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first.rest(WAIT_S))  # refused again
+            await until(lambda: first.rests)
+            assert (first.ahead, second.ahead) == (0, 1)
+            line.wake(["base"])
+        assert second.rests
 
 
-async def test_a_line_is_empty_once_all_have_left_it() -> None:
+async def test_whoever_comes_stands_behind_those_that_rest_for_the_same() -> None:
     line = Line()
-    async with resting(line, "base"):
-        assert not line.is_empty("base")
-        assert line.is_empty("tiny")
-    assert line.is_empty("base")
+    async with resting(line, "base", "base") as (turns, woken):
+        assert line.turn("base", "en").ahead == 2
+        assert line.turn("base", "de").ahead == line.turn("tiny", "en").ahead == 0
+        line.wake(["base"], places=2)
+        await until(lambda: len(woken) == len(turns))
+        assert line.turn("base", "en").ahead == 0  # they are asking; there may be room for all
 
 
 async def test_only_the_first_few_are_counted() -> None:
     line = Line()
     async with resting(line, *["base"] * (COUNTED + 2)) as (turns, _):
         assert [turn.ahead for turn in turns] == [*range(COUNTED), COUNTED, COUNTED]
-        assert line.turn("base").ahead == COUNTED
-        assert line.turn("tiny").ahead == 0
+        assert line.turn("base", "en").ahead == COUNTED
 
 
 async def test_a_rest_ends_by_itself() -> None:
     line = Line()
-    with line.turn("base") as turn:
+    with line.turn("base", None) as turn:
         await turn.rest(0.01)
         assert not turn.rests

@@ -54,7 +54,7 @@ async def test_a_refusal_wakes_nobody_who_waits_for_a_place(
     await announce(redis_url, [pod_record()])
     async with routing(redis_url) as router, asyncio.TaskGroup() as group:
         answered, refused = [await router.route("base.en", "en", deadline=soon()) for _ in range(2)]
-        with router.line.turn("base.en") as turn:
+        with router.line.turn("base.en", "en") as turn:
             rest = group.create_task(turn.rest(10 * WAIT_S))
             await until(lambda: turn.rests)
             settle(refused)
