@@ -28,7 +28,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 MEMBER_OF: Final = {"stt": "stt_pod", "operator": "operator", "gateway": "agent"}
 """Image -> the member that it runs."""
 
-LIMIT_MB: Final = {"stt": 500, "operator": 220, "gateway": 190}
+LIMIT_MB: Final = {"stt": 500, "operator": 220, "gateway": 150}
 """Image -> most megabytes (10^6 bytes) on top of the base; with CUDA, the libraries alone are more."""
 
 PYTHON_IMAGE: Final = "docker.io/library/python:3.13-slim-trixie"

@@ -84,7 +84,7 @@ def test_table_shows_base_on_top_and_total_and_what_is_too_heavy_is_named() -> N
     assert head.split() == ["image", "base", "MB", "on", "top", "MB", "total", "MB"]
     assert stt.split() == [plan.name("stt"), "130", "400", "530"]
     assert gateway.split() == [plan.name("gateway"), "130", "191", "321"]
-    assert too_heavy(plan, weights) == [f"{plan.name('gateway')} has more than 190 MB on top of its base"]
+    assert too_heavy(plan, weights) == [f"{plan.name('gateway')} has more than 150 MB on top of its base"]
 
 
 def test_docker_without_an_engine_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
