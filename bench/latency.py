@@ -4,8 +4,8 @@ Every way is a process of its own (`bench.way`), and all are asked for one utter
 two medians then says something on a machine that is slow today. Everwarm is measured twice, its engine in process and
 a whole platform through client, router and HTTP; what the way costs is the median of these two's differences, utterance by
 utterance, when they alone take turns, since after five other decodes neither finds anything in the caches. Both are
-started anew for each round of that: two processes of the same engine differ by some per cent for as long as they live. One
-thread each, int8, the same weights; widths of the search as named.
+started anew for each round of that, so that it is not the figure of one pair of processes. One thread each, int8, the same
+weights; widths of the search as named.
 The settings of the allocator and of OpenBLAS are those that each has for its users, and once more the other way round.
 """
 
