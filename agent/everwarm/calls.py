@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 
 from everwarm.audio_input import PCM_TYPE, EncodedFile, Pcm, form
-from everwarm.dispatch import Answer, BytesBody, Call
+from everwarm.dispatch import RECORDING_S, Answer, BytesBody, Call
 from everwarm.routing.router import Wish
 from everwarm_core.errors import PodFailed
 from everwarm_core.http.headers import REQUEST_ID_HEADER
@@ -20,7 +20,6 @@ from everwarm_core.requests import TranscriptionRequest, transcribe_query
 from everwarm_core.transcript import Transcript, parse_verbose_json
 
 GLANCE_S: Final = 5.0  # by then the speech has gone on, or a final is on its way
-UTTERANCE_S: Final = 30.0  # longer audio is a recording, which gets its own length on top of the deadline
 
 
 def call_of(source: Pcm | EncodedFile, request: TranscriptionRequest, request_id: str) -> Call:
@@ -49,7 +48,7 @@ def transcript_of(answer: Answer) -> Transcript:
 def recording_s(source: Pcm | EncodedFile) -> float:
     """What a recording adds to the default deadline: its own length, as far as it can be told."""
     longest_s = source.audio_s if isinstance(source, Pcm) else source.longest_s
-    return longest_s if longest_s > UTTERANCE_S else 0.0
+    return longest_s if longest_s > RECORDING_S else 0.0
 
 
 @lru_cache(maxsize=64)

@@ -90,9 +90,9 @@ HANG_FACTOR: Final = 6.0  # times the expected seconds
 DEADLINE_SHARE: Final = 0.6  # of what remains, so that time is left for another pod
 HEDGE_FLOOR_S: Final = 1.0  # a garbage collection, a burst or a cold cache take less
 HEDGE_FACTOR: Final = 3.0  # times the expected seconds; one in a hundred decodes takes that long
-RECORDING_S: Final = (
-    30.0  # longer audio is cut off by its deadline and the registry only; its time is hard to foresee
-)
+RECORDING_S: Final = 30.0
+"""Longer audio is a recording: it gets its own length on top of the deadline, and only that and the registry cut it off, for
+its time is hard to foresee."""
 FULL_PAUSE_S: Final = (0.1, 0.3)  # jittered wait when every pod is full; a place coming free ends it sooner
 """Doubled by each that stands before it in line: many waiting utterances must not become many questions."""
 DIRECT_PAUSE_S: Final = 0.2  # where the other side does not say when to come again

@@ -170,12 +170,12 @@ class Utterance:
     def __init__(self, caller: Caller, audio_s: float | None, *, is_glance: bool) -> None:
         self.caller: Final = caller
         self._audio_s = audio_s
-        self._is_glance = is_glance
+        self.is_glance: Final = is_glance
         self._taken_s = 0.0
         self._places = 0
 
     def __enter__(self) -> Self:
-        if self._is_glance:
+        if self.is_glance:
             self.caller._ensure_room(self.caller.glances)  # noqa: SLF001 - one thing in two classes
             self.caller.glances += 1
             return self
@@ -189,7 +189,7 @@ class Utterance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._is_glance:
+        if self.is_glance:
             self.caller.glances -= 1
             return
         self.caller.held -= 1
@@ -199,7 +199,7 @@ class Utterance:
 
     def costs(self, audio_s: float) -> None:
         """It is *audio_s* seconds long, all in all; what was taken before is set off. 0 where no transcript came of it."""
-        if self._is_glance:
+        if self.is_glance:
             return
         self.caller._take(audio_s - self._taken_s)  # noqa: SLF001
         self._taken_s = audio_s

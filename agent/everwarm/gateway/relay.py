@@ -21,9 +21,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everwarm.audio_input import PCM_BYTES_PER_S, PCM_TYPE, guessed_s, longest_s
-from everwarm.calls import UTTERANCE_S
 from everwarm.deadline import Deadline
-from everwarm.dispatch import Answer, Call, Exchange
+from everwarm.dispatch import RECORDING_S, Answer, Call, Exchange
 from everwarm.gateway.admission import Admission
 from everwarm.gateway.edge import request_id_of, tell_limits
 from everwarm.gateway.form import FormHead
@@ -197,7 +196,7 @@ class Relay(Response):
             Wish(request.model, request.language, audio_s),
         )
         deadline = self._deadline(upload)
-        if IDLE_HEADER in headers:
+        if upload.utterance.is_glance:
             glance = await self._door.exchange.glance(call, deadline=deadline)
             if glance is None:
                 raise NoIdleSlot
@@ -212,7 +211,7 @@ class Relay(Response):
         if upload.given_s is not None:
             return Deadline.after(upload.given_s)
         settings, most_s = self._door.settings, upload.most_s()
-        limit_s = settings.deadline_seconds + (most_s if most_s > UTTERANCE_S else 0.0)
+        limit_s = settings.deadline_seconds + (most_s if most_s > RECORDING_S else 0.0)
         return Deadline.after(
             limit_s if upload.tape.is_complete else limit_s + settings.gateway_upload_seconds
         )

@@ -21,9 +21,9 @@ from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGive
 from livekit.agents.utils import AudioBuffer
 
 from everwarm.audio_input import SAMPLE_RATE
-from everwarm.calls import UTTERANCE_S
 from everwarm.connection import language_of
 from everwarm.deadline import Deadline
+from everwarm.dispatch import RECORDING_S
 from everwarm.livekit.connection import Arguments, Fallback, Options, options_of
 from everwarm.livekit.faults import livekit_error
 from everwarm.livekit.own_loop import OwnLoop, Stopped
@@ -194,7 +194,7 @@ async def _transcribe(
             language=language,
             word_timestamps=options.word_timestamps,
             request_id=request_id,
-            deadline=deadline if audio_s <= UTTERANCE_S else deadline.later(audio_s),
+            deadline=deadline if audio_s <= RECORDING_S else deadline.later(audio_s),
         )
     )
 

@@ -32,13 +32,18 @@ class Line:
         self._turns: dict[Key, dict[Turn, None]] = {}
         self._numbers = count(1)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody was refused and waits."""
+        return not self._turns
+
     def turn(self, name: str, language: str | None) -> "Turn":
         """A turn for an utterance for *name* in *language*, which stands in line from its first `rest` to its end."""
         return Turn(self, (name, language))
 
     def wake(self, names: Container[str], places: int = 1) -> None:
         """End the rest of the first of those who wait for one of *names*: *places* have come free for them."""
-        if not self._turns:
+        if self.is_empty:
             return
         resting = (turn for key in self._turns if key[0] in names for turn in self.resting(key))
         for turn in nsmallest(places, resting, key=lambda turn: turn.number):

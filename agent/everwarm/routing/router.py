@@ -352,6 +352,8 @@ class Router:
 
     def _wake_for_places(self, snapshot: Snapshot, *, has_new_pods: bool) -> None:
         """Wake as many as there are places in *snapshot*; all of them when a new pod may hold what they want."""
+        if self.line.is_empty:
+            return
         if has_new_pods:
             self.line.wake_all()
             return
