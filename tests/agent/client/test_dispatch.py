@@ -11,15 +11,10 @@ import pytest
 from aiohttp import web
 
 import everwarm
-from everwarm import dispatch
-from everwarm.dispatch import (
-    EXPECT_FROM_BYTES,
-    HANG_FLOOR_S,
-    HEDGE_FLOOR_S,
-    MAX_FAILURES,
-    hang_bound_s,
-    hedge_after_s,
-)
+from everwarm.dispatch import delivery
+from everwarm.dispatch.judging import HANG_FLOOR_S, HEDGE_FLOOR_S, hang_bound_s, hedge_after_s
+from everwarm.dispatch.pod_http import EXPECT_FROM_BYTES
+from everwarm.dispatch.tried import MAX_FAILURES
 from everwarm.errors import (
     AudioTooLong,
     DeadlineExceeded,
@@ -183,7 +178,7 @@ async def test_an_utterance_that_comes_later_does_not_take_the_place_of_one_that
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pod of one place, which another agent leaves: whoever was refused gets it, not who comes in that moment."""
-    monkeypatch.setattr(dispatch, "FULL_PAUSE_S", (0.2, 0.2))  # no chance in the order of those who wait
+    monkeypatch.setattr(delivery, "FULL_PAUSE_S", (0.2, 0.2))  # no chance in the order of those who wait
     answered: list[str] = []
 
     async def say(client: everwarm.Client, who: str) -> None:
