@@ -22,6 +22,7 @@ BENCHMARKS: Final = {
     "operator_scale": "a hundred and a thousand WhisperModels: time, writes and memory of the operator",
     "latency": "one utterance, against faster-whisper: in process and through client and HTTP",
     "throughput": "1, 4 and 16 callers, against faster-whisper, Ray Serve and LitServe",
+    "speakers": "how many who talk to agents two cores can hear, against faster-whisper",
     "tune": "slots, threads and batches of this machine's cores: what each gives, and which to take",
     "accuracy": "word error rates and invented words, against faster-whisper's, over some 8,800 words",
     "recordings": "utterances while recordings of half an hour are transcribed",

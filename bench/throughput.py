@@ -1,49 +1,32 @@
 """How many utterances are answered with one, four and sixteen callers, by Everwarm, faster-whisper and two peers.
 
 Two cores, and for everybody two threads in the way that serves most (two decodes of one thread each), the same weights,
-int8, greedy. Callers ask again as soon as they are answered. Systems take turns by rounds, each alone on the machine
-while it is asked. faster-whisper is called in process, the peers over one plain HTTP request each, Everwarm through
-its whole platform: client, router and pod.
+int8, greedy (`bench.systems`). Callers ask again as soon as they are answered. Systems take turns by rounds, each alone on
+the machine while it is asked.
 """
 
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-import everwarm
 from bench.corpus.load import Utterance, latency_set, load_corpus
-from bench.peers.client import transcribe as ask_peer
-from bench.peers.serving import PEERS, Peer, running
+from bench.peers.serving import PEERS
 from bench.report import Figure, Promise, Report, quantile
-from bench.way import Setting
+from bench.systems import FASTER_WHISPER, OURS, Ask, Load, System
 from everwarm.event_loop import new_event_loop
-from tests.support.platform import running_platform
 
 MODEL: Final = "tiny.en"
+BEAMS: Final = 1
 UTTERANCES: Final = 48
 CALLERS: Final = (1, 4, 16)
 ROUNDS: Final = 2
 SLOTS: Final = 2
 TIMES: Final = 3.0  # as many answers as each of the others, with sixteen callers
-
-OURS: Final = "Everwarm"
-RESOURCE: Final = f"""
-apiVersion: everwarm.dev/v1alpha1
-kind: WhisperModel
-metadata: {{name: bench}}
-spec: {{model: {MODEL}, slots: {SLOTS}, queue: 32, decode: {{beamSize: 1}}}}
-"""
-
-Ask = Callable[[Utterance], Awaitable[object]]
-System = Callable[[], AbstractAsyncContextManager[Ask]]
 
 
 @dataclass(slots=True)
@@ -90,8 +73,9 @@ def _figures(bursts: Mapping[tuple[str, int], Burst]) -> tuple[Figure, ...]:
 
 async def _measure(clips: Sequence[Utterance]) -> dict[tuple[str, int], Burst]:
     bursts: defaultdict[tuple[str, int], Burst] = defaultdict(Burst)
-    systems: dict[str, System] = {"faster-whisper, cached": _faster_whisper, OURS: running_everwarm}
-    systems |= {peer.name: _peer(peer) for peer in PEERS}
+    load = Load(MODEL, BEAMS, SLOTS)
+    systems: dict[str, System] = {FASTER_WHISPER: load.faster_whisper, OURS: load.everwarm}
+    systems |= {peer.name: load.peer(peer) for peer in PEERS}
     for number in range(ROUNDS):
         for system, running_system in systems.items():
             sys.stderr.write(f"bench: throughput: round {number + 1}, {system}\n")
@@ -117,35 +101,3 @@ async def drive(ask: Ask, clips: Sequence[Utterance], callers: int, burst: Burst
         for _ in range(callers):
             group.create_task(call())
     burst.wall_s += time.perf_counter() - began
-
-
-@asynccontextmanager
-async def _faster_whisper() -> AsyncIterator[Ask]:
-    from faster_whisper import WhisperModel
-
-    weights = Setting(MODEL, "en", 1, 1).weights()
-    model = WhisperModel(str(weights.path), compute_type="int8", cpu_threads=1, num_workers=SLOTS)
-
-    def transcribe(clip: Utterance) -> str:
-        segments, _ = model.transcribe(clip.audio, language="en", beam_size=1)
-        return "".join(segment.text for segment in segments)
-
-    yield lambda clip: asyncio.to_thread(transcribe, clip)
-
-
-@asynccontextmanager
-async def running_everwarm(resource: str = RESOURCE) -> AsyncIterator[Ask]:
-    """A platform with the pods of *resource*, a WhisperModel of `MODEL`, asked through a client."""
-    with tempfile.TemporaryDirectory() as folder, running_platform(resource, folder=Path(folder)) as platform:
-        async with everwarm.Client(redis_url=platform.redis_url()) as client:
-            yield lambda clip: client.transcribe(clip.audio, model=MODEL, language="en")
-
-
-def _peer(peer: Peer) -> System:
-    @asynccontextmanager
-    async def running_peer() -> AsyncIterator[Ask]:
-        weights = Setting(MODEL, "en", 1, 1).weights().path
-        with running(peer, weights=weights, beam_size=1, replicas=SLOTS, threads=1) as served:
-            yield lambda clip: ask_peer(served.url, (clip.audio * 32767).astype("<i2").tobytes())
-
-    return running_peer

@@ -15,7 +15,8 @@ from typing import Final
 
 from bench.corpus.load import Utterance, latency_set, load_corpus
 from bench.report import Figure, Report, number, quantile
-from bench.throughput import MODEL, Burst, drive, running_everwarm
+from bench.systems import Load
+from bench.throughput import MODEL, Burst, drive
 from bench.way import Setting
 from everwarm.event_loop import new_event_loop
 from everwarm_core.cpus import available_cpus, threads_per_slot
@@ -101,11 +102,7 @@ def _figures(shared: Sequence[Shared], per_utterance_s: Mapping[int, Sequence[fl
 async def _measure(slots: int, cpus: int, clips: Sequence[Utterance]) -> Shared:
     sys.stderr.write(f"bench: tune: {slots} slots\n")
     lone, many = Burst(), Burst()
-    resource = (
-        "{apiVersion: everwarm.dev/v1alpha1, kind: WhisperModel, metadata: {name: bench}, spec: {"
-        f"model: {MODEL}, slots: {slots}, queue: {2 * MANY}, decode: {{beamSize: {BEAM}}}}}}}"
-    )
-    async with running_everwarm(resource) as ask:
+    async with Load(MODEL, BEAM, slots).everwarm() as ask:
         await drive(ask, clips[:4], LONE, Burst())
         await drive(ask, clips, LONE, lone)
         await drive(ask, clips, MANY, many)

@@ -13,6 +13,7 @@ from bench.corpus.load import Utterance
 from bench.pictures import CUT, Bar, Kind, Mark, Picture, overview, pictures
 from bench.plot import IMAGES, NoResults, plot, svg
 from bench.report import Figure, Promise, Report
+from bench.systems import OURS
 
 SETTING = "tiny.en, greedy"
 
@@ -32,7 +33,7 @@ def a_latency() -> Report:
 def a_throughput() -> Report:
     bursts = {
         (system, callers): throughput.Burst([0.5] * 10, wall_s)
-        for system, wall_s in (("faster-whisper, cached", 5.0), (throughput.OURS, 1.0))
+        for system, wall_s in (("faster-whisper, cached", 5.0), (OURS, 1.0))
         for callers in (1, 16)
     }
     return a_report(figures=throughput._figures(bursts))
