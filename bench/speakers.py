@@ -2,8 +2,8 @@
 
 A speaker says an utterance of the corpus, in its own time, waits for its transcript, listens to the agent for `REPLY_S`,
 and says the next. More and more speakers talk, as independent as people are, until one answer in twenty takes longer than
-the last of `BOUNDS_S`. The same weights, beams and cores for Everwarm, through its whole platform,
-and for faster-whisper with one model that is kept, in process.
+the last of `BOUNDS_S`. The same weights, beams and cores for Everwarm, through its whole platform, and for faster-whisper
+with one model that is kept, in process.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ MODELS: Final = ("tiny.en", "base")
 BEAMS: Final = 5  # the default of both
 SPEAKERS: Final = (4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
 REPLY_S: Final = 5.0  # an agent's sentence or two
-BOUND_S: Final = (
+BOUNDS_S: Final = (0.5, 1.0)  # p95: hardly felt beside the pause that ends a turn and the agent's own work; felt
     0.5  # p95; with the pause that ends a turn and the agent's own work, a second and a half to its voice
 )
 ANSWERS: Final = 240  # at each step at least, so that p95 rests on a dozen
