@@ -15,7 +15,7 @@ on the event loop.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -70,8 +70,8 @@ class _NoDifferences(kopf.DiffBaseStorage):
         """Store nothing."""
 
 
-def make_registry(controller: Controller) -> kopf.OperatorRegistry:
-    """Everything that kopf is to watch for *controller*."""
+def make_registry(controller: Controller, end: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
+    """Everything that kopf is to watch for *controller*; *end* is awaited before kopf itself ends."""
     registry = kopf.OperatorRegistry()
     labels = dict(POD_LABELS)
 
@@ -88,6 +88,10 @@ def make_registry(controller: Controller) -> kopf.OperatorRegistry:
     @kopf.on.login(registry=registry)
     def login(**arguments: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+    @kopf.on.cleanup(registry=registry)
+    async def ending(**_: object) -> None:
+        await end()
 
     @kopf.index(_GROUP, _VERSION, "whispermodels", registry=registry)
     async def whispermodel_seen(body: kopf.Body, **_: object) -> None:
@@ -142,25 +146,33 @@ async def watch(
     *,
     ready: asyncio.Event,
     stop: asyncio.Event,
+    before_end: Callable[[], Awaitable[None]],
 ) -> bool:
     """Watch until told to stop, or until our kind, once there, is gone: then returns False.
 
-    ready: set once every kind was listed. stop: tells to stop while the kind is awaited; kopf takes the signals over.
+    ready: set once every kind was listed. stop: tells to stop; kopf takes the signals over, and it is set in the end.
+    before_end: ends whatever else runs on this loop. kopf waits 5 s for what it finds there still to end by itself, and
+    would find its own waiter for *stop* too.
     """
     if not await _comes(cluster, stop):
         return True
     insights, gone = Insights(), asyncio.Event()
+
+    async def end() -> None:
+        await before_end()
+        stop.set()
+
     async with asyncio.TaskGroup() as group:
-        following = group.create_task(_follow_kind(insights, gone), name="follow the kind")
+        following = group.create_task(_follow_kind(insights, gone, stop), name="follow the kind")
         try:
             await kopf.operator(
-                registry=make_registry(controller),
+                registry=make_registry(controller, end),
                 namespaces=namespaces,
                 clusterwide=not namespaces,
                 standalone=True,
                 insights=insights,
                 ready_flag=ready,
-                stop_flag=gone,
+                stop_flag=stop,
             )
         except APINotFoundError as error:  # the kind is gone, and its list told so first
             log.info("kind.not_found", reason=str(error))
@@ -190,8 +202,9 @@ async def _comes(cluster: Cluster, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _follow_kind(insights: Insights, gone: asyncio.Event) -> None:
+async def _follow_kind(insights: Insights, gone: asyncio.Event, stop: asyncio.Event) -> None:
     await insights.ready_resources.wait()
     async with insights.revised:
         await insights.revised.wait_for(lambda: KIND not in insights.watched_resources)
     gone.set()
+    stop.set()

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
@@ -20,7 +21,11 @@ from everwarm_core.logs import configure_logging
 from everwarm_core.registry.access import Role
 from everwarm_core.telemetry import Telemetry
 from everwarm_operator.desired.platform_secret import url_key
+from everwarm_operator.server import serving
 from everwarm_operator.settings import VERSION, OperatorSettings
+
+if TYPE_CHECKING:
+    from everwarm_operator.controller import Controller
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -104,7 +109,6 @@ async def operate(settings: OperatorSettings, exported: Telemetry) -> None:
     from everwarm_operator.controller import Controller
     from everwarm_operator.handlers import KIND, watch
     from everwarm_operator.platform_secrets import PlatformSecrets
-    from everwarm_operator.server import serving
 
     stop, listed = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -130,17 +134,34 @@ async def operate(settings: OperatorSettings, exported: Telemetry) -> None:
             workers=settings.operator_workers,
             resync_s=settings.operator_resync_seconds,
         )
-        async with (
-            serving(
-                settings.operator_host, settings.operator_port, is_ready=listed.is_set, exported=exported
-            ) as port,
-            asyncio.TaskGroup() as group,
-        ):
-            log.info("operator.started", version=VERSION, port=port, pid=os.getpid())
-            working = group.create_task(controller.run(), name="controller")
-            is_there = await watch(controller, cluster, settings.operator_namespaces, ready=listed, stop=stop)
-            working.cancel()
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(_work(controller, settings, listed, exported), name="work")
+
+            async def end_work() -> None:
+                working.cancel()
+                await asyncio.wait((working,))
+
+            is_there = await watch(
+                controller,
+                cluster,
+                settings.operator_namespaces,
+                ready=listed,
+                stop=stop,
+                before_end=end_work,
+            )
+            await end_work()
     if not is_there:
         raise PlatformError(
             f"{KIND} is served no more: its CRD was deleted, and with it all that was declared"
         )
+
+
+async def _work(
+    controller: "Controller", settings: OperatorSettings, listed: asyncio.Event, exported: Telemetry
+) -> None:
+    """Answer at the operator's own door and reconcile, until cancelled."""
+    async with serving(
+        settings.operator_host, settings.operator_port, is_ready=listed.is_set, exported=exported
+    ) as port:
+        log.info("operator.started", version=VERSION, port=port, pid=os.getpid())
+        await controller.run()

@@ -24,6 +24,7 @@ from tests.support.pods import free_port
 
 CONTAINER: Json = the(rendered(), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
 PASSWORD = "a-secret"
+LEASE_S = 120.0  # outlives the test, which beats once only
 
 
 class ChartsValkey:
@@ -76,7 +77,7 @@ def valkey(tmp_path: Path) -> Iterator[ChartsValkey]:
 
 async def test_pods_write_and_agents_and_operator_read(valkey: ChartsValkey) -> None:
     async with connect(valkey.url(Role.POD)) as pod:
-        await RegistryWriter(pod, "speech").heartbeat(pod_record())
+        await RegistryWriter(pod, "speech", ttl_s=LEASE_S).heartbeat(pod_record())
     for role in (Role.AGENT, Role.OPERATOR):
         async with RegistryReader(valkey.url(role), "speech") as reader:
             assert ids(await reader.read_all()) == {"pod-a"}

@@ -93,9 +93,9 @@ class ProcessPod:
             variables = await self._environment()
             if variables is None or self._leaving.is_set():
                 return
-            self._restarts = life
             log = self._folder / f"{life}.log"
             container = await Container.start(self._command_for(self._pod), variables, log)
+            self._restarts = life  # not before: it is told with the new container's id, as by the kubelet
             try:
                 await self._live_once(container)
             finally:

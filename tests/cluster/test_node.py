@@ -41,7 +41,7 @@ needs_node = [
 SERVER = "import http.server as h; h.HTTPServer(('', 8000), h.SimpleHTTPRequestHandler).serve_forever()"
 CLIENT = """
 import socket, time, urllib.request
-for _ in range(100):  # kube-proxy follows a new endpoint up to a second late
+for _ in range(300):  # the server may start later, and kube-proxy follows its endpoint up to a second late
     try:
         print(urllib.request.urlopen("http://web:8000/", timeout=5).status)
         break

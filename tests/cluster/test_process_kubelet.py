@@ -37,7 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = self.path.strip("/")
         with open(name + ".probed", "a") as probed:
             probed.write(".")
-        if name == "crash":
+        if pathlib.Path("crash").exists():
+            os.remove("crash")
             print("last words", flush=True)
             os._exit(3)
         self.send_response(200 if pathlib.Path(name).exists() else 503)
@@ -70,6 +71,10 @@ def server(_pod: dict[str, Any]) -> list[str]:
 
 def probe(path: str, **more: Any) -> dict[str, Any]:
     return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, **more}
+
+
+STARTS = {"startupProbe": probe("/alive", failureThreshold=round(WAIT_S))}
+"""However long the program takes to listen, its liveness is asked for only then."""
 
 
 class Place:
@@ -211,9 +216,9 @@ async def test_readiness_follows_the_probe_both_ways(place: Place) -> None:
     place.create({"readinessProbe": probe("/ready", failureThreshold=1)})
     async with kubelet(place):
         await until(place.runs, within_s=WAIT_S)
+        await until(lambda: place.status()["phase"] == "Running", within_s=WAIT_S)
         await until(lambda: place.condition("Ready")["status"] == "False", within_s=WAIT_S)
         assert place.condition("Ready")["reason"] == "ContainersNotReady"
-        assert place.status()["phase"] == "Running"
         (place.folder / "ready").touch()
         await until(lambda: place.condition("Ready")["status"] == "True", within_s=WAIT_S)
         assert place.container()["ready"] is True
@@ -247,10 +252,12 @@ def set_gate(place: Place, status: str) -> None:
 async def test_a_container_that_dies_is_restarted_as_another_one_and_its_last_words_are_kept(
     place: Place,
 ) -> None:
-    place.create({"livenessProbe": probe("/crash", initialDelaySeconds=2)})
+    (place.folder / "alive").touch()
+    place.create({**STARTS, "livenessProbe": probe("/alive")})
     async with kubelet(place):
         await until(lambda: "running" in place.container()["state"], within_s=WAIT_S)
         first = place.container()
+        (place.folder / "crash").touch()  # at its next request, once
         await until(lambda: place.container()["restartCount"] == 1, within_s=WAIT_S)
         second = place.container()
         assert second["containerID"] != first["containerID"]
@@ -261,9 +268,9 @@ async def test_a_container_that_dies_is_restarted_as_another_one_and_its_last_wo
 
 async def test_a_container_that_is_found_dead_by_its_liveness_probe_is_restarted(place: Place) -> None:
     (place.folder / "alive").touch()
-    place.create({"livenessProbe": probe("/alive", failureThreshold=2)})
+    place.create({**STARTS, "livenessProbe": probe("/alive", failureThreshold=2)})
     async with kubelet(place):
-        await until(lambda: place.probes("alive") >= 2, within_s=WAIT_S)
+        await until(lambda: place.probes("alive") >= 3, within_s=WAIT_S)  # the first: that it has started
         assert place.container()["restartCount"] == 0
         (place.folder / "alive").unlink()
         await until(lambda: place.container()["restartCount"] == 1, within_s=WAIT_S)
@@ -273,7 +280,7 @@ async def test_a_container_that_is_found_dead_by_its_liveness_probe_is_restarted
 async def test_a_container_that_does_not_start_in_its_time_is_restarted_and_readiness_waits_for_the_start(
     place: Place,
 ) -> None:
-    place.create({"startupProbe": probe("/up", failureThreshold=2), "readinessProbe": probe("/ready")})
+    place.create({"startupProbe": probe("/up", failureThreshold=3), "readinessProbe": probe("/ready")})
     (place.folder / "ready").touch()
     async with kubelet(place):
         await until(lambda: place.container()["restartCount"] >= 1, within_s=WAIT_S)

@@ -83,7 +83,8 @@ class Stage:
             status.get("observedGeneration") == model["metadata"]["generation"]
             and counts == [replicas] * 3
             and (conditions.get("Ready"), conditions.get("Reconciling")) == ("True", "False")
-            and len(self.pods(name)) == replicas
+            # The status may be from before a pod went.
+            and len(self.pods(name)) == self.ready(name) == replicas
         )
 
     def excuse(self, began: float, margin_s: float) -> None:

@@ -321,7 +321,7 @@ def test_applied_models_turn_ready_and_a_broken_one_says_why(stage: Stage) -> No
         "reason", lambda: _condition(stage, BROKEN, "Stalled").get("reason") == "WeightsNotFound", within_s=60
     )
     assert "nowhere" in _condition(stage, BROKEN, "Stalled")["message"]
-    assert [e for e in stage.kubectl.items("events") if e["reason"] == "WeightsNotFound"]
+    wait_for("its event, which comes after the status", lambda: _events(stage, "WeightsNotFound"))
     shown = stage.kubectl("get", "wm")
     assert shown.split()[:2] == ["NAME", "MODEL"]
     for name in (TINY, BASE):
@@ -341,7 +341,7 @@ def test_pods_that_cannot_start_say_why_within_a_minute(stage: Stage) -> None:
     for name, reason in found.items():
         wait_for(reason, partial(_is_told, stage, name, reason), within_s=60)
         assert "nowhere" in _condition(stage, name, "Stalled")["message"]
-        assert [event for event in stage.kubectl.items("events") if event["reason"] == reason]
+        wait_for("its event, which comes after the status", partial(_events, stage, reason))
     stage.kubectl("delete", "wm", *found)
 
 
@@ -421,9 +421,10 @@ def test_restarting_the_operator_loses_nothing(stage: Stage, unharmed: Load) -> 
 
 
 def test_restarting_the_registry_loses_nothing_and_turns_no_pod(stage: Stage, unharmed: Load) -> None:
-    began = time.time()
-    stage.kubectl("delete", "pod", f"{RELEASE}-valkey-0")
-    wait_for("Valkey", lambda: _ready_replicas(stage, "statefulset", "valkey") == 1)
+    name = f"{RELEASE}-valkey-0"
+    began, before = time.time(), stage.kubectl.get("pod", name)["metadata"]["uid"]
+    stage.kubectl("delete", "pod", name)
+    wait_for("another Valkey", lambda: _is_ready_successor(stage.kubectl.get("pod", name), before))
     unharmed.serve()
     stage.excuse(began, GRACE_S)
     assert stage.ready(TINY) == 2
@@ -571,6 +572,10 @@ def _condition(stage: Stage, name: str, kind: str) -> Json:
     return found[0] if found else {}
 
 
+def _events(stage: Stage, reason: str) -> list[Json]:
+    return [event for event in stage.kubectl.items("events") if event["reason"] == reason]
+
+
 def _patch(stage: Stage, name: str, spec: Json) -> None:
     stage.kubectl("patch", f"wm/{name}", "--type=merge", f"--patch={json.dumps({'spec': spec})}")
 
@@ -604,8 +609,10 @@ def _images(stage: Stage, name: str) -> set[str]:
     return {pod["spec"]["containers"][0]["image"] for pod in stage.pods(name)}
 
 
-def _ready_replicas(stage: Stage, kind: str, component: str) -> int:
-    return int(stage.kubectl.get(kind, f"{RELEASE}-{component}")["status"].get("readyReplicas", 0))
+def _is_ready_successor(pod: Json, uid: str) -> bool:
+    """Whether *pod* is Ready and not the one with *uid*, of which a StatefulSet's status may still tell."""
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
+    return pod["metadata"]["uid"] != uid and conditions.get("Ready") == "True"
 
 
 def _restart(stage: Stage, kind: str, component: str) -> None:

@@ -10,25 +10,29 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from everwarm_core.errors import RegistryUnavailable
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.records import PodRecord, PodState
 from everwarm_core.registry.writer import RegistryWriter
 from everwarm_operator.access import CLUSTER_RULES, RULES, Rule
-from everwarm_operator.crd import custom_resource_definition
+from everwarm_operator.crd import GROUP, PLURAL, VERSION, custom_resource_definition
 from everwarm_operator.naming import WARM_GATE
 from tests.cluster.control_plane import ControlPlane
 from tests.support.pods import free_port
+from tests.support.waiting import until
 
 Json = dict[str, Any]
 
 ACCOUNT: Final = "everwarm-operator"
 WAIT_S: Final = 120.0
 """For what takes a second on an idle machine; but the garbage collector looks for new kinds once in 30 s only."""
+END_S: Final = 60.0
+"""For the end of an operator that cannot begin: most of that are its imports."""
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 LOOKS: Final = "everwarm_reconcile_duration_seconds_count"
 """Metric: how often the operator has looked at a resource."""
@@ -42,11 +46,19 @@ def install_crd(control_plane: ControlPlane) -> None:
     if all(item["metadata"]["name"] != name for item in control_plane.request("GET", CRDS)["items"]):
         control_plane.request("POST", CRDS, crd)
     control_plane.wait_for("established CRD", lambda: _is_established(control_plane, name))
+    control_plane.wait_for("served kind", lambda: _is_served(control_plane))
 
 
 def _is_established(control_plane: ControlPlane, name: str) -> bool:
     conditions = control_plane.request("GET", f"{CRDS}/{name}")["status"].get("conditions") or ()
     return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+
+def _is_served(control_plane: ControlPlane) -> bool:
+    """Whether the API server answers for the kind and lists it: both come after it is told to be established."""
+    root = f"/apis/{GROUP}/{VERSION}"
+    control_plane.request("GET", f"{root}/{PLURAL}")
+    return any(kind["name"] == PLURAL for kind in control_plane.request("GET", root)["resources"])
 
 
 def grant(
@@ -120,6 +132,13 @@ class RunningOperator:
         """SIGKILL."""
         self.process.kill()
         self.process.wait()
+
+    def ended(self) -> int:
+        """Its exit code, once it has ended by itself; killed when it does not."""
+        try:
+            return self.process.wait(END_S)
+        finally:
+            self.kill()
 
     def stop(self) -> int:
         """SIGTERM; its exit code."""
@@ -265,11 +284,16 @@ class World:
 
     def gate(self, pod_name: str) -> str | None:
         """The status of a pod's gate; None while it has none."""
-        pod = self.control_plane.request("GET", f"{self.pods_path}/{pod_name}")
-        for condition in pod.get("status", {}).get("conditions", ()):
-            if condition["type"] == WARM_GATE:
-                return str(condition["status"])
-        return None
+        gate = self._gate(pod_name)
+        return str(gate["status"]) if gate else None
+
+    def gate_reason(self, pod_name: str) -> str | None:
+        """Why a pod's gate says what it says; None while it has none."""
+        gate = self._gate(pod_name)
+        return str(gate["reason"]) if gate else None
+
+    def _gate(self, pod_name: str) -> Json | None:
+        return next((each for each in self._conditions(pod_name) if each["type"] == WARM_GATE), None)
 
     # --- what a kubelet and a pod would say ---
 
@@ -330,7 +354,15 @@ class World:
         """Say to the registry as the pod, for *lease_s*, that it is warm, or what *changes* say; returns the record."""
         record = record_of(pod, **changes)
         async with connect(self.redis_url) as redis:
-            await RegistryWriter(redis, self.namespace, ttl_s=lease_s).heartbeat(record)
+            writer = RegistryWriter(redis, self.namespace, ttl_s=lease_s)
+
+            async def has_beaten() -> bool:
+                with suppress(RegistryUnavailable):  # as for a pod: the next beat is the retry
+                    await writer.heartbeat(record)
+                    return True
+                return False
+
+            await until(has_beaten, within_s=WAIT_S)
         return record
 
     async def deregister(self, record: PodRecord) -> None:

@@ -37,7 +37,7 @@ def test_a_verb_that_is_missing_at_home_ends_the_operator_with_the_reason(
 ) -> None:
     kubeconfig = grant(control_plane, home, rules=without((*RULES, *HOME), rule, verb))
     operator = start_operator(kubeconfig, home, redis_url, tmp_path, **settings_of(home))
-    assert operator.process.wait(30) == 1
+    assert operator.ended() == 1
     last = operator.log.read_text().splitlines()[-1]
     assert "403 Forbidden" in last
     assert rule.resource in last

@@ -34,7 +34,7 @@ def test_deleting_the_crd_under_a_running_operator_leaves_nothing_and_the_next_k
     try:
         _declare_where_owners_are_watched(world)
         _delete_crd(own_plane)
-        assert operator.process.wait(30) == 1
+        assert operator.ended() == 1
     finally:
         operator.kill()
     assert "its CRD was deleted" in operator.log.read_text().splitlines()[-1]

@@ -375,7 +375,7 @@ def test_resource_without_a_spec_is_refused_by_both(server: ControlPlane, spec: 
     assert "spec: " in (refusal(server, bad) or "(accepted)")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from([*ACCEPTED, *(spec for spec, _, _ in REFUSED)]), min_size=2, max_size=4))
 def test_core_and_the_api_server_agree_on_any_mixture(
     server: ControlPlane, specs: list[dict[str, Any]]

@@ -17,7 +17,7 @@ from everwarm_operator.gate import Verdict, gate_patch
 from everwarm_operator.manifest import Manifest, needs_apply
 from everwarm_operator.naming import FIELD_MANAGER, WARM_GATE
 from everwarm_operator.observed import ObservedDeployment, ObservedPod
-from everwarm_operator.problems import ProblemReason, deployment_problems, pod_problems
+from everwarm_operator.problems import Problem, ProblemReason, deployment_problems, pod_problems
 from tests.cluster.api import STRATEGIC_MERGE, Api
 from tests.cluster.control_plane import ControlPlane, Refused
 from tests.operator.test_desired import RICH, WHOLE
@@ -200,12 +200,28 @@ async def test_a_quota_that_is_used_up_is_recognised(
     assert "base-en" not in problem.message, "the pod's name would change with each try"
 
 
-async def unplaced_pod(api: Api, namespace: str, control_plane: ControlPlane, **spec: Any) -> ObservedPod:
-    """The pod of a resource, once the scheduler has given up on it for now."""
+def problems_of(pod: ObservedPod) -> list[Problem]:
+    """What keeps *pod* from being Ready."""
+    return list(pod_problems([pod], template_hash=pod.template_hash))
+
+
+async def unplaced_pod(
+    api: Api,
+    namespace: str,
+    control_plane: ControlPlane,
+    *,
+    reason: ProblemReason = ProblemReason.UNSCHEDULABLE,
+    **spec: Any,
+) -> ObservedPod:
+    """The pod of a resource, once the scheduler has given up on it for now, and for *reason*.
+
+    It may look at a pod before it has heard of the node, finds none then, and says more at its next try.
+    """
     await all_applied(api, namespace, **spec)
 
     def is_unplaced(live: Any) -> bool:
-        return any(ObservedPod.from_object(each).unschedulable is not None for each in live["items"])
+        pods = map(ObservedPod.from_object, live["items"])
+        return any(problem.reason is reason for pod in pods for problem in problems_of(pod))
 
     (pod,) = seen(control_plane, f"/api/v1/namespaces/{namespace}/pods", is_unplaced)["items"]
     return ObservedPod.from_object(pod)
@@ -224,8 +240,8 @@ async def test_a_pod_that_finds_no_place_is_recognised(
     spec: dict[str, Any],
     reason: ProblemReason,
 ) -> None:
-    pod = await unplaced_pod(api, namespace, control_plane, **spec)
-    (problem,) = pod_problems([pod], template_hash=pod.template_hash)
+    pod = await unplaced_pod(api, namespace, control_plane, reason=reason, **spec)
+    (problem,) = problems_of(pod)
     assert problem.reason is reason
 
 

@@ -59,7 +59,7 @@ def settled(world: World) -> dict[str, Any]:
 
 
 def is_settled(world: World) -> bool:
-    """Whether every resource has its objects and a status of its last generation, and nothing is left of others.
+    """Whether every resource has its objects and a last word on its last generation, and nothing is left of others.
 
     Nothing is said of pods: no node takes them, so how far a rollout gets is the controllers' affair.
     """
@@ -67,10 +67,16 @@ def is_settled(world: World) -> bool:
     names = found["resources"]
     wanted = {m["metadata"]["name"]: m["spec"]["replicas"] for m in world.items(world.models)}
     return (
-        sorted(found["deployments"]) == found["services"] == names
+        sorted(found["deployments"]) == found["services"] == found["budgets"] == names
         and {name: spec["replicas"] for name, spec in found["deployments"].items()} == wanted
-        and all(found["statuses"].get(name, {}).get("generation") for name in names)
+        and all(_is_last_word(found["statuses"].get(name), wanted[name]) for name in names)
     )
+
+
+def _is_last_word(status: dict[str, Any] | None, replicas: int) -> bool:
+    """Whether nothing follows *status*: the first one of a generation is told while its rollout has just begun."""
+    last = ("True", "Unschedulable") if replicas else ("False", "Settled")
+    return bool(status and status["generation"] and status["conditions"].get("Reconciling") == last)
 
 
 def end_after(kills: int, control_plane: ControlPlane, redis_url: str, folder: Path) -> dict[str, Any]:

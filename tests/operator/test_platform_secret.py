@@ -39,6 +39,7 @@ from tests.operator.running import Json, World, grant, running_operator, start_o
 BUNDLED = BundledValkey("valkey.everwarm.svc:6379")
 EXTERNAL = ExternalRedis("redis://pods:word@redis.example:6379/0")
 SECRETS = "/api/v1/namespaces/{}/secrets"
+LEASE_S = 120.0  # outlives the test, which beats once only
 
 
 def made(held: Mapping[str, str], registry: BundledValkey | ExternalRedis = BUNDLED) -> dict[str, str]:
@@ -54,7 +55,7 @@ async def test_a_bundled_valkey_lets_each_role_in_by_its_url_and_no_further() ->
     with running_valkey(acl=made({})[USERS]) as server:
         data = made(made({}), BundledValkey(f"127.0.0.1:{server.port}"))
         async with connect(data[url_key(Role.POD)]) as redis:
-            await RegistryWriter(redis, "speech").heartbeat(pod_record())
+            await RegistryWriter(redis, "speech", ttl_s=LEASE_S).heartbeat(pod_record())
         for role in (Role.AGENT, Role.OPERATOR):
             reader = RegistryReader(data[url_key(role)], "speech")
             async with running(reader.run()):
@@ -228,5 +229,5 @@ def test_a_secret_of_somebody_else_that_is_not_whole_ends_the_operator_with_the_
         control_plane.request("POST", SECRETS.format(home), {"metadata": {"name": NAME}, "data": data})
     variables = settings_of(home, EVERWARM_OPERATOR_PLATFORM_SECRET_MANAGED="false")
     operator = start_operator(kubeconfig, home, redis_url, tmp_path, **variables)
-    assert operator.process.wait(30) == 1
+    assert operator.ended() == 1
     assert words in operator.log.read_text().splitlines()[-1]

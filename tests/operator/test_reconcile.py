@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from everwarm_core.errors import SpecError
@@ -301,9 +301,6 @@ LEASES = st.lists(
 HEALTHS = st.sampled_from([TRUSTED, JUST_BACK, UNREACHABLE, RegistryHealth.never_reached()])
 
 
-UNHURRIED = settings(deadline=None)  # a world is a few milliseconds of work, and test machines are shared
-
-
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[WhisperModel, Observed, Registry]:
     """Any resource in any state of its pods, objects and registry."""
@@ -315,7 +312,6 @@ def worlds(draw: st.DrawFn) -> tuple[WhisperModel, Observed, Registry]:
     return model, observed, registry(*draw(LEASES), health=draw(HEALTHS))
 
 
-@UNHURRIED
 @given(worlds())
 def test_nothing_is_written_once_everything_has_been_written(
     world: tuple[WhisperModel, Observed, Registry],
@@ -331,7 +327,6 @@ def test_nothing_is_written_once_everything_has_been_written(
     assert (last.apply, last.gates, last.status, last.events) == ((), (), None, ())
 
 
-@UNHURRIED
 @given(worlds())
 def test_the_same_world_makes_the_same_outcome(world: tuple[WhisperModel, Observed, Registry]) -> None:
     model, observed, held = world
@@ -341,7 +336,6 @@ def test_the_same_world_makes_the_same_outcome(world: tuple[WhisperModel, Observ
     assert set(one.gates) == set(other.gates)
 
 
-@UNHURRIED
 @given(worlds())
 def test_every_status_is_one_that_tools_can_read(world: tuple[WhisperModel, Observed, Registry]) -> None:
     """kstatus: never Stalled and Reconciling at once, never settled and not Ready."""
@@ -356,7 +350,6 @@ def test_every_status_is_one_that_tools_can_read(world: tuple[WhisperModel, Obse
     assert status["observedGeneration"] == 1
 
 
-@UNHURRIED
 @given(worlds())
 def test_replicas_are_never_anything_but_the_resources(
     world: tuple[WhisperModel, Observed, Registry],
