@@ -71,6 +71,7 @@ class OtlpReceiver:
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OTEL_METRIC_EXPORT_INTERVAL": "500",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "60",  # seconds; a batch that is given up is lost, and somebody waits for it
         }
 
     def __enter__(self) -> Self:
