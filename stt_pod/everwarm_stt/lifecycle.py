@@ -111,7 +111,8 @@ class Registration:
         if self._writer is None:
             return
         try:
-            await self._writer.heartbeat(self._pod.record())
+            async with self._writer.order:
+                await self._writer.heartbeat(self._pod.record())
         except RegistryUnavailable as error:
             log.warning("registry.untold", state=state.value, reason=error.reason)
 
@@ -312,7 +313,8 @@ async def _registered(pod: Pod, redis: "Redis | None") -> AsyncIterator[Registra
             try:
                 yield registration
             finally:
-                beats.cancel()
+                async with writer.order:  # no beat is on its way: it could come after the leave
+                    beats.cancel()
         await registration.leave()
 
 

@@ -5,7 +5,8 @@ deregistering only makes it sooner. Each beat writes all there is to say, so a R
 again one heartbeat after it is back, and the writer need not know that anything happened. State changes, and only
 those, go to the `changes` stream. A pod that dies without a word leaves no entry there: its lease lapses.
 
-Called by the pod's heartbeat task and its drain, nobody else.
+Called by the pod's heartbeat task and by its turns, nobody else. They take turns in `order`, since each has a connection of
+its own: a beat on its way could come after the word of a newer state, and take it back.
 """
 
 import asyncio
@@ -57,10 +58,12 @@ class Signal(Protocol):
 class RegistryWriter:
     """Writes pods' records to *namespace* of *redis*, a client from `connection.connect`, which stays the caller's.
 
-    ttl_s: seconds after which an entry lapses without a heartbeat; the same for every pod of a namespace.
+    ttl_s: seconds after which an entry lapses without a heartbeat; the same for every pod of a namespace. order: held by
+    who writes, from taking the record until Redis has it.
     """
 
     def __init__(self, redis: Redis, namespace: str, *, ttl_s: float = ENTRY_TTL_S) -> None:
+        self.order: Final = asyncio.Lock()
         self._redis = redis
         self._keys = KeyNames(namespace)
         self._ttl_ms = max(1, round(ttl_s * 1000))
@@ -130,9 +133,10 @@ async def run_heartbeats(
     while True:
         due = time.monotonic() + interval_s
         changed.clear()  # before the record is taken: a change during the beat brings the next one forward
-        record = current()
         try:
-            beat = await writer.heartbeat(record)
+            async with writer.order:
+                record = current()
+                beat = await writer.heartbeat(record)
         except RegistryUnavailable as error:
             outage.failed(error)
         else:
