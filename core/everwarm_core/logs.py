@@ -67,6 +67,15 @@ def configure_logging(*, level: str = "INFO", json: bool | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
+def silence_other_threads() -> None:
+    """From now on other threads wait where they log, so that what this one tells last is the last line.
+
+    For the end of a process that leaves threads behind, a load or a decode, and never to be taken back.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.acquire()
+
+
 def library_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for code that runs inside somebody else's program, such as a LiveKit worker.
 

@@ -21,7 +21,7 @@ from everwarm_core import telemetry
 from everwarm_core.cpus import ONE_BLAS_THREAD
 from everwarm_core.environment import PREFIX
 from everwarm_core.errors import EverwarmError
-from everwarm_core.logs import configure_logging
+from everwarm_core.logs import configure_logging, silence_other_threads
 from everwarm_core.telemetry import Attribute, SpanName
 from everwarm_stt.settings import PodSettings, load_settings, unknown_variables
 
@@ -86,8 +86,10 @@ def _run(began: float) -> int:
     except EverwarmError as error:
         failure = error
     except Exception:  # the edge of the program: a defect, told with its trace
+        silence_other_threads()
         log.exception("pod.crashed")
         return 1
+    silence_other_threads()
     if failure is not None:
         log.error("pod.failed", reason=str(failure), error=type(failure).__name__)
         return 1

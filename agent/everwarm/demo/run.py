@@ -97,7 +97,8 @@ async def _with_models_in_workers(
         async with running_workers(
             [argv] * WORKERS, environment=without_our_variables(os.environ)
         ) as workers:
-            return await _measured_play(scene, way, workers, meter, on_step)
+            result = await _measured_play(scene, way, workers, meter, on_step)
+    return _with_loads(result, workers)
 
 
 async def _with_pods(scene: Scene, on_step: Callable[[Step], None]) -> WayResult:
@@ -122,9 +123,8 @@ async def _with_pods(scene: Scene, on_step: Callable[[Step], None]) -> WayResult
             }
             async with running_workers([argv] * WORKERS, environment=environment) as workers:
                 await platform.wait_until_warm()
-                return await _measured_play(
-                    scene, Way.EVERWARM, workers, meter, on_step, platform=platform, pod_log=pod_log
-                )
+                result = await _measured_play(scene, Way.EVERWARM, workers, meter, on_step, platform=platform)
+    return _with_loads(result, workers, pod_log)
 
 
 async def _measured_play(
@@ -135,8 +135,8 @@ async def _measured_play(
     on_step: Callable[[Step], None],
     *,
     platform: LocalPlatform | None = None,
-    pod_log: Sequence[LogLine] = (),
 ) -> WayResult:
+    """What *workers* made of the scene, without the loads."""
     turns, done = scene.turns, 0
     all_had_one = 0.0
 
@@ -158,8 +158,8 @@ async def _measured_play(
         way=way,
         model=scene.model,
         played=tuple(_with_pod_name(each, names) for each in played),
-        worker_loads=sum(_loads(worker.log) for worker in workers),
-        pod_loads=_loads(pod_log),
+        worker_loads=0,
+        pod_loads=0,
         pods=tuple(names.values()),
         memory_peak=peak_bytes(samples),
         memory_steady=steady_bytes(samples, since=all_had_one),
@@ -174,6 +174,12 @@ def _with_pod_name(played: Played, names: Mapping[str, str]) -> Played:
     """*played* with the pod's name instead of its id."""
     served_by = names.get(played.answer.served_by, played.answer.served_by)
     return replace(played, answer=replace(played.answer, served_by=served_by))
+
+
+def _with_loads(result: WayResult, workers: Sequence[Worker], pod_log: Sequence[LogLine] = ()) -> WayResult:
+    """*result* with the loads that the logs tell of, which are whole once their writers have ended."""
+    loads = sum(_loads(worker.log) for worker in workers)
+    return replace(result, worker_loads=loads, pod_loads=_loads(pod_log))
 
 
 def _loads(log: Iterable[LogLine]) -> int:
