@@ -25,10 +25,11 @@ RAY, LITSERVE = PEERS
 
 
 class Echo:
-    """A peer that answers the length of what it was sent, each after *delay_s*; counts who is served at once."""
+    """A peer that answers the length of what it got, in *groups* and after *delay_s*; counts who is there at once."""
 
     def __init__(self) -> None:
         self.delay_s = 0.0
+        self.groups = asyncio.Barrier(1)
         self.most_at_once = 0
         self.received: list[bytes] = []
         self.headers: list[str | None] = []
@@ -40,6 +41,7 @@ class Echo:
         self.headers.append(request.headers.get("serve_multiplexed_model_id"))
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
+        await self.groups.wait()
         await asyncio.sleep(self.delay_s)
         self._now -= 1
         if body == b"bad":
@@ -88,7 +90,8 @@ async def test_drive_sends_each_clip_once_whatever_the_callers(url: str, echo: E
 async def test_drive_keeps_exactly_as_many_requests_in_flight_as_there_are_callers(
     url: str, echo: Echo
 ) -> None:
-    echo.delay_s = 0.02
+    echo.delay_s = 0.02  # in which one too many would come
+    echo.groups = asyncio.Barrier(4)  # for fewer nobody is answered, however slowly they come
     await drive(url, [b"ab"] * 12, 4)
     assert echo.most_at_once == 4
 

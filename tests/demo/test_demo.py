@@ -13,6 +13,10 @@ import pytest
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow, pytest.mark.timeout(300)]
 
+# Claims about a few requests of a tenth of a second each: a machine that stops during one of them breaks them.
+TIMED = {"tiny.en: first request", "tiny.en: warm when ready"}
+TRIES = 3
+
 
 def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
     own = {name: value for name, value in os.environ.items() if not name.startswith(("EVERWARM_", "OTEL_"))}
@@ -27,8 +31,14 @@ def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
 
 
 def test_demo_ends_with_0_and_every_claim_held(tmp_path: Path) -> None:
-    with start("--json", folder=tmp_path) as demo:
-        out, err = demo.communicate()
+    left = TRIES
+    while True:
+        with start("--json", folder=tmp_path) as demo:
+            out, err = demo.communicate()
+        left -= 1
+        broken = set(json.loads(out)["broken"]) if out else {err}
+        if not left or not broken or broken - TIMED:
+            break
     assert demo.returncode == 0, err
     (model,) = json.loads(out)["models"]
     assert [way["loads"] for way in model["ways"]] == [

@@ -65,11 +65,11 @@ async def test_child_gets_sigterm_and_may_finish_when_stopped() -> None:
     said: list[str] = []
     child = SupervisedProcess(
         python(
-            "import signal, sys\n"
-            "signal.signal(signal.SIGTERM, lambda *_: (print('draining', flush=True), sys.exit(0)))\n"
+            "import signal\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"  # kept until it is waited for
             "print('up', flush=True)\n"
-            "signal.pause()\n"
-            "signal.pause()"
+            "signal.sigwait([signal.SIGTERM])\n"
+            "print('draining', flush=True)"
         ),
         environment=os.environ,
         on_line=said.append,

@@ -18,9 +18,12 @@ from websockets.uri import parse_uri
 
 from everwarm_core.realtime.events import MAX_EVENT_CHARS
 from everwarm_core.realtime.session import ERRORS_IN_A_ROW
+from everwarm_core.registry.reader import RegistryReader
+from everwarm_core.registry.records import PodState
 from tests.support.platform import RunningPlatform
 from tests.support.realtime import SILENCE, at_24_khz, realtime
 from tests.support.speech import Clip, clips, words
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.weights, pytest.mark.timeout(120)]
 
@@ -247,28 +250,27 @@ async def test_clients_that_vanish_leave_nothing_behind(base_url: str) -> None:
 
 
 async def test_pod_that_dies_in_the_middle_of_a_session_costs_no_utterance(platform: RunningPlatform) -> None:
-    async with realtime(platform.url) as client:
+    registry = RegistryReader(platform.redis_url(), "local")
+
+    async def warm() -> set[str]:
+        pods = [lease.pod for lease in (await registry.read_all()).leases]
+        return {pod.boot for pod in pods if pod.state is PodState.WARM}
+
+    async with registry, realtime(platform.url) as client:
         for clip in clips()[:3]:
+            before = await warm()
             await client.speak(at_24_khz(clip.samples()), SILENCE)
             platform.pods()[0].send_signal(signal.SIGKILL)
             assert_heard(await client.transcript(), clip)
-            await _two_warm(platform)
+
+            async def is_replaced(before: set[str] = before) -> bool:  # its record outlives it by seconds
+                now = await warm()
+                return len(now) == 2 and now != before
+
+            await until(is_replaced, within_s=60)
 
 
 async def _gauge(base_url: str, name: str) -> float:
     async with httpx.AsyncClient() as http:
         page = (await http.get(f"{base_url}/metrics")).text
     return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name))
-
-
-async def _two_warm(platform: RunningPlatform) -> None:
-    async with asyncio.timeout(60), httpx.AsyncClient() as http:
-        while True:  # polls a condition
-            (model,) = [
-                m
-                for m in (await http.get(f"{platform.url}/v1/models")).json()["data"]
-                if m["id"] == "tiny.en"
-            ]
-            if model["warm_pods"] == 2:
-                return
-            await asyncio.sleep(0.1)

@@ -8,7 +8,7 @@ from tests.support.pods import PodProcess, running_pod
 
 UPLOAD_LIMIT_BYTES = 3_000_000
 AUDIO_LIMIT_S = 90.0
-BODY_TIMEOUT_S = 3.0
+BODY_TIMEOUT_S = 10.0  # how long a test may take to do what it does while bodies are waited for
 
 
 @pytest.fixture(scope="session")

@@ -288,7 +288,7 @@ async def test_hastened_drain_answers_everybody_without_waiting_for_threads() ->
 
 async def test_utterance_is_decoded_between_two_windows_of_a_recording() -> None:
     admission = Admission(Capacity(slots=1, queue=2))
-    utterance_waits = threading.Event()
+    has_given_way, utterance_waits = threading.Event(), threading.Event()
     order: list[str] = []
 
     def utterance() -> str:
@@ -297,6 +297,7 @@ async def test_utterance_is_decoded_between_two_windows_of_a_recording() -> None
 
     def recording(slot: Slot) -> str:
         slot.give_way()
+        has_given_way.set()
         assert utterance_waits.wait(10)
         order.append("first window")
         assert not slot.cancelled()
@@ -309,7 +310,7 @@ async def test_utterance_is_decoded_between_two_windows_of_a_recording() -> None
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(record())
-        await until(lambda: admission.busy == 1)
+        await until(has_given_way.is_set)  # before it has, it would let the utterance go first
         tasks.create_task(request(admission, utterance))
         await until(lambda: admission.waiting == 1)
         utterance_waits.set()

@@ -1,18 +1,22 @@
 """A full pod refuses before it reads, and whoever leaves makes room: for others, and for the pod itself."""
 
 import re
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import pytest
 
+from tests.stt.conftest import BODY_TIMEOUT_S
 from tests.support.pods import PodProcess
 from tests.support.speech import clips, recording
 from tests.support.wire import (
     FORM_TYPE,
     PCM_TYPE,
+    Answer,
     ask,
     ask_pcm,
     begun_request,
@@ -25,6 +29,9 @@ DEADLINE_HEADER = "x-everwarm-deadline-ms"
 LONG_UTTERANCE_S = 29  # one second more than that would be a recording's second window
 BYTES_PER_S = 2 * 16_000
 PLACES = 2  # of the shared pod: one slot, one that waits
+TRIES = 10
+
+T = TypeVar("T")
 
 
 def inflight(pod: PodProcess) -> int:
@@ -59,20 +66,45 @@ def decoding_recording(pod: PodProcess) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def decoding_long_utterance(pod: PodProcess) -> Iterator[socket.socket]:
-    """A client who holds the slot without a break: an utterance is one window, however long it takes."""
-    with decoding(pod, recording().pcm()[: LONG_UTTERANCE_S * BYTES_PER_S]) as connection:
-        yield connection
-
-
-@contextmanager
 def decoding(pod: PodProcess, body: bytes) -> Iterator[socket.socket]:
-    """A client whose PCM *body* is being decoded."""
+    """A client whose PCM *body* is being decoded, unless it `is_answered` by now."""
     headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
     with begun_request(pod.url, PCM_PATH, headers) as connection:
         connection.sendall(body)
-        eventually(lambda: metric(pod, "everwarm_slot_usage") == 1)
+        eventually(lambda: metric(pod, "everwarm_slot_usage") == 1 or is_answered(connection))
         yield connection
+
+
+def is_answered(client: socket.socket) -> bool:
+    """Whether there is something for *client* to read."""
+    return bool(select.select([client], [], [], 0)[0])
+
+
+def in_time(pod: PodProcess, attempt: Callable[[], T | None]) -> T:
+    """What *attempt* gives, made again after None: the decode that it wanted to last was over.
+
+    A decode takes a second or a few, and a busy machine may stop us for as long.
+    """
+    for _ in range(TRIES):
+        if (result := attempt()) is not None:
+            return result
+        eventually(lambda: inflight(pod) == 0)
+    raise AssertionError(f"{TRIES} decodes were over too soon")
+
+
+def beside_a_long_utterance(pod: PodProcess, act: Callable[[socket.socket], T]) -> T:
+    """What *act* gives while another holds the slot without a break: an utterance is one window, however long."""
+    body = recording().pcm()[: LONG_UTTERANCE_S * BYTES_PER_S]
+
+    def attempt() -> T | None:
+        with decoding(pod, body) as patient:
+            result = act(patient)
+            if is_answered(patient):
+                return None
+            assert read_answer(patient).status == 200
+            return result
+
+    return in_time(pod, attempt)
 
 
 @contextmanager
@@ -102,11 +134,14 @@ def test_pod_with_room_asks_for_the_body(pod: PodProcess) -> None:
 
 def test_glance_is_refused_where_it_would_have_to_wait_and_answered_where_not(pod: PodProcess) -> None:
     headers = {"content-type": PCM_TYPE, "x-everwarm-idle-only": "1"}
-    with decoding_long_utterance(pod):
-        answer = ask(pod.url, PCM_PATH, body=clips()[0].pcm(), headers=headers)
-    assert (answer.status, answer.error["code"]) == (503, "no_idle_slot")
+
+    def glance() -> Answer:
+        return ask(pod.url, PCM_PATH, body=clips()[0].pcm(), headers=headers)
+
+    refused = beside_a_long_utterance(pod, lambda _: glance())
+    assert (refused.status, refused.error["code"]) == (503, "no_idle_slot")
     eventually(lambda: inflight(pod) == 0)
-    assert ask(pod.url, PCM_PATH, body=clips()[0].pcm(), headers=headers).status == 200
+    assert glance().status == 200
 
 
 @pytest.mark.parametrize("path", [PCM_PATH, "/v1/audio/transcriptions"])
@@ -120,20 +155,25 @@ def test_full_pod_says_when_to_come_back(pod: PodProcess, path: str) -> None:
 
 def test_full_pod_still_answers_its_probes(pod: PodProcess) -> None:
     """A probe that waits behind audio makes the kubelet kill a pod for being busy."""
-    with decoding_recording(pod), full_queue(pod):
-        began = time.monotonic()
-        statuses = [ask(pod.url, path).status for path in ("/livez", "/readyz")]
-        took_s = time.monotonic() - began
-    assert statuses == [200, 200]
-    assert took_s < 1.0  # the limit of most probes
+
+    def probe() -> bool | None:
+        with decoding_recording(pod) as patient, full_queue(pod, patient):
+            began = time.monotonic()
+            statuses = [ask(pod.url, path).status for path in ("/livez", "/readyz")]
+            took_s = time.monotonic() - began
+            assert statuses == [200, 200]
+            is_quick = took_s < 1.0  # the limit of most probes; but a busy machine may stop us for longer
+            return (is_quick and not is_answered(patient)) or None
+
+    assert in_time(pod, probe)
 
 
 @contextmanager
-def full_queue(pod: PodProcess) -> Iterator[None]:
-    """The waiting place taken as well."""
+def full_queue(pod: PodProcess, patient: socket.socket) -> Iterator[None]:
+    """The waiting place taken as well, unless *patient* is answered by now."""
     headers = {"content-type": PCM_TYPE, "content-length": "32000"}
     with begun_request(pod.url, PCM_PATH, headers):
-        eventually(lambda: inflight(pod) == PLACES)
+        eventually(lambda: inflight(pod) == PLACES or is_answered(patient))
         yield
 
 
@@ -147,47 +187,58 @@ def test_refusals_are_counted_by_reason(pod: PodProcess) -> None:
 def test_client_that_leaves_before_its_body_frees_its_place(pod: PodProcess) -> None:
     with full(pod):
         pass
-    eventually(lambda: inflight(pod) == 0, timeout_s=2.0)  # not by the timeout of bodies, which is 3 s
+    eventually(lambda: inflight(pod) == 0, timeout_s=BODY_TIMEOUT_S / 2)  # and not by the end of that
 
 
 def test_client_that_leaves_the_queue_frees_its_place_while_another_decodes(pod: PodProcess) -> None:
     body = clips()[0].pcm()
     headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
-    with decoding_long_utterance(pod) as patient:
+
+    def leave_the_queue(patient: socket.socket) -> int:
         with begun_request(pod.url, PCM_PATH, headers) as leaving:
             leaving.sendall(body)
-            eventually(lambda: metric(pod, "everwarm_queue_usage") == 1)
-        eventually(lambda: inflight(pod) == 1)
-        assert metric(pod, "everwarm_slot_usage") == 1
-        assert read_answer(patient).status == 200
+            eventually(lambda: metric(pod, "everwarm_queue_usage") == 1 or is_answered(patient))
+        eventually(lambda: inflight(pod) == 1 or is_answered(patient))
+        return inflight(pod)
+
+    assert beside_a_long_utterance(pod, leave_the_queue) == 1
 
 
 def test_deadline_ends_the_wait_for_a_slot(pod: PodProcess) -> None:
-    with decoding_long_utterance(pod) as patient:
-        answer = ask_pcm(pod.url, "model=tiny.en", clips()[0].pcm(), {DEADLINE_HEADER: "100"})
-        assert metric(pod, "everwarm_slot_usage") == 1
-        assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
-        assert read_answer(patient).status == 200
+    def wait_for_a_slot(_: socket.socket) -> Answer:
+        return ask_pcm(pod.url, "model=tiny.en", clips()[0].pcm(), {DEADLINE_HEADER: "100"})
+
+    answer = beside_a_long_utterance(pod, wait_for_a_slot)
+    assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
 
 
 def test_client_that_leaves_in_a_decode_is_noticed_and_its_slot_comes_back(pod: PodProcess) -> None:
-    before = len(pod.events("request.abandoned"))
-    with decoding_recording(pod):
-        pass
-    eventually(lambda: len(pod.events("request.abandoned")) == before + 1)
-    eventually(lambda: inflight(pod) == 0)
+    def leave() -> bool | None:
+        before = len(pod.events("request.abandoned"))
+        with decoding_recording(pod):
+            pass
+        eventually(lambda: inflight(pod) == 0)
+        return len(pod.events("request.abandoned")) == before + 1 or None
+
+    assert in_time(pod, leave)
     assert metric(pod, "everwarm_slot_usage") == 0
 
 
 def test_reader_that_leaves_a_stream_stops_its_decode(pod: PodProcess) -> None:
     body = multipart([("model", "tiny.en"), ("stream", "true")], recording().path.read_bytes())
     headers = {"content-type": FORM_TYPE, "content-length": str(len(body))}
-    before = len(pod.events("request.abandoned"))
-    with begun_request(pod.url, "/v1/audio/transcriptions", headers) as connection:
-        connection.sendall(body)
-        seen = b""
-        while b"transcript.text.delta" not in seen:
-            seen += connection.recv(4096)
-    eventually(lambda: len(pod.events("request.abandoned")) == before + 1)
-    eventually(lambda: inflight(pod) == 0)
-    assert b"transcript.text.done" not in seen
+
+    def leave() -> bool | None:
+        before = len(pod.events("request.abandoned"))
+        with begun_request(pod.url, "/v1/audio/transcriptions", headers) as connection:
+            connection.sendall(body)
+            seen = b""
+            while b"transcript.text.delta" not in seen:
+                piece = connection.recv(4096)
+                assert piece, seen
+                seen += piece
+        eventually(lambda: inflight(pod) == 0)
+        is_noticed = len(pod.events("request.abandoned")) == before + 1
+        return (is_noticed and b"transcript.text.done" not in seen) or None
+
+    assert in_time(pod, leave)

