@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from everwarm.livekit import STT, create_stt
 from tests.support.frames import FRAMES_PER_S, frames
 from tests.support.pods import PodProcess
 from tests.support.speech import clips, words
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.weights
 
@@ -41,13 +43,22 @@ class Microphone(AudioInput):
 
     def __init__(self, heard: list[rtc.AudioFrame], pace: float = 2.0) -> None:
         super().__init__(label="microphone")
-        self._frames = iter(heard)
+        self._frames = deque(heard)
         self._silence = frames(SILENCE[:160])[0]
         self._pace = pace
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether all that it was given is played."""
+        return not self._frames
+
+    def say(self, more: list[rtc.AudioFrame]) -> None:
+        """Play *more* behind what is still to be played."""
+        self._frames.extend(more)
+
     async def __anext__(self) -> rtc.AudioFrame:
         await asyncio.sleep(1 / FRAMES_PER_S / self._pace)  # the clock of a microphone
-        return next(self._frames, self._silence)
+        return self._frames.popleft() if self._frames else self._silence
 
 
 class Attentive(Agent):
@@ -132,10 +143,10 @@ async def test_where_the_stt_detects_turns_each_utterance_is_one(pod: PodProcess
     def on_state(event: UserStateChangedEvent) -> None:
         states.append(event.new_state)
 
-    agent = Attentive()
-    speech = np.concatenate((SILENCE, CLIP.samples(), SILENCE, other.samples()))
-    async with listening(session, agent, Microphone(frames(speech), pace=1.0)) as transcribed:
-        for clip in (CLIP, other):
+    agent, microphone = Attentive(), Microphone(frames(SILENCE), pace=1.0)
+    async with listening(session, agent, microphone) as transcribed:
+        for clip in (CLIP, other):  # who speaks on before the final is there goes on with the same turn
+            microphone.say(frames(clip.samples()))
             assert words(await agent.turns.get()) == words(clip.text)
         shown = [event for event in _all(transcribed) if not event.is_final]
     assert states[:4] == ["speaking", "listening"] * 2
@@ -157,10 +168,11 @@ async def test_a_turn_that_is_committed_has_all_that_was_said_without_a_pause(po
     """As with push-to-talk: nothing but the commit ends this utterance."""
     stt = STT(model="tiny.en", language="en", base_url=pod.url, silence_duration_ms=10_000)
     session = _session(stt, turn_detection="manual")
-    speech = np.concatenate((SILENCE, CLIP.samples(), SILENCE[:8_000]))
-    async with listening(session, Attentive(), Microphone(frames(speech))) as transcribed:
-        while len(words((await transcribed.get()).transcript)) < len(words(CLIP.text)):
+    microphone = Microphone(frames(np.concatenate((SILENCE, CLIP.samples(), SILENCE[:8_000]))))
+    async with listening(session, Attentive(), microphone) as transcribed:
+        while words((await transcribed.get()).transcript) != words(CLIP.text):
             pass  # an interim one
+        await until(lambda: microphone.is_silent)
         turn = await session.commit_user_turn(transcript_timeout=30.0)
         assert words(turn) == words(CLIP.text)
         loop = asyncio.get_running_loop()

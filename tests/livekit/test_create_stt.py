@@ -3,6 +3,7 @@
 import gc
 import logging
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -27,10 +28,11 @@ class SilentVad(VAD):
 
 
 @pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the factory logs, as the handlers of the program around it get it."""
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the factory logs, as the handlers of the program around it get it, and nothing that others log meanwhile."""
     caplog.set_level(logging.INFO, logger="everwarm.livekit.factory")
-    return caplog
+    with caplog.filtering(logging.Filter("everwarm.livekit.factory")):
+        yield caplog
 
 
 def test_the_same_model_and_language_share_an_instance() -> None:
@@ -66,7 +68,7 @@ def test_eight_threads_at_once_get_one_instance(logged: pytest.LogCaptureFixture
     barrier = Barrier(8)
 
     def create(_: int) -> int:
-        barrier.wait(10)
+        barrier.wait(60)
         return id(create_stt(model="base.en", language="en", base_url=URL))
 
     with ThreadPoolExecutor(8) as pool:

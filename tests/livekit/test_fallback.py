@@ -29,8 +29,12 @@ PATIENT = APIConnectOptions(max_retry=0, timeout=60.0)
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Local pods end soon after their last user, and at the end of the test in any case."""
+    """Local pods end soon after their last user, and at the end of the test in any case.
+
+    A pod that is there is found, however long that takes on this machine.
+    """
     monkeypatch.setenv("EVERWARM_LOCAL_POD_IDLE_SECONDS", "0.5")
+    monkeypatch.setattr("everwarm.livekit.fallback.NO_POD_AFTER_S", 20.0)
     yield
     end_guardians(tmp_path)
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from everwarm.livekit.own_loop import OwnLoop, Stopped
+from tests.fixtures.records import WAIT_S
 from tests.support.waiting import until
 
 caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="nobody")
@@ -53,7 +54,7 @@ def test_loop_has_no_thread_until_it_is_used() -> None:
     before = threading.active_count()
     own_loop = _own_loop(Resource())
     assert not own_loop.is_running
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of others may have ended
 
 
 async def test_calls_run_on_one_thread_that_is_not_the_callers() -> None:
@@ -77,10 +78,11 @@ async def test_calls_see_the_context_of_their_caller() -> None:
 async def test_a_call_is_cancelled_with_its_caller() -> None:
     resource = Resource()
     own_loop = _own_loop(resource)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await own_loop.call(Resource.wait)
-    assert await asyncio.to_thread(resource.cancelled.wait, 5)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(own_loop.call(Resource.wait))
+        assert await asyncio.to_thread(resource.entered.wait, WAIT_S)
+        waiting.cancel()
+    assert await asyncio.to_thread(resource.cancelled.wait, WAIT_S)
     assert await own_loop.call(Resource.caller) == "nobody"
     await own_loop.aclose()
 
@@ -90,7 +92,7 @@ async def test_stopping_ends_calls_and_closes_the_resource() -> None:
     own_loop = _own_loop(resource)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(_stopped(own_loop))
-        assert await asyncio.to_thread(resource.entered.wait, 5)
+        assert await asyncio.to_thread(resource.entered.wait, WAIT_S)
         await own_loop.aclose()
     assert waiting.result() == "stopped"
     assert not resource.is_open
@@ -131,9 +133,9 @@ def test_calls_racing_with_the_end_are_all_answered() -> None:
         stopper = threading.Thread(target=life.stop)
         stopper.start()
         futures = [life.submit(Resource.thread) for _ in range(20)]
-        outcomes = [future.exception(timeout=5) for future in futures]
+        outcomes = [future.exception(timeout=WAIT_S) for future in futures]
         stopper.join()
-        life.thread.join(5)
+        life.thread.join(WAIT_S)
         assert all(outcome is None or isinstance(outcome, Stopped) for outcome in outcomes)
 
 
@@ -147,7 +149,7 @@ async def _stopped(own_loop: OwnLoop[Resource]) -> str:
 
 async def test_loop_does_not_keep_its_owner_alive() -> None:
     own_loop = _own_loop(Resource())
-    own_loop.submit(Resource.thread).result(5)
+    own_loop.submit(Resource.thread).result(WAIT_S)
     life = own_loop._life
     assert life is not None
     gone = weakref.ref(own_loop)
@@ -159,5 +161,5 @@ async def test_loop_does_not_keep_its_owner_alive() -> None:
 
     await until(is_gone)  # the loop's thread may hold its last job a moment longer
     life.stop()
-    life.thread.join(5)
+    life.thread.join(WAIT_S)
     assert not life.thread.is_alive()

@@ -9,8 +9,11 @@ from everwarm.deadline import Deadline
 from everwarm.errors import EverwarmError, ModelNotWarm, PodFailed, PodFull
 from everwarm.livekit.pods import Utterance, found_no_pod, opened_pods
 from everwarm.settings import AgentSettings
+from everwarm_core.transcript import Transcript
+from tests.fixtures.records import WAIT_S
 from tests.support.pods import PodProcess, free_port
 from tests.support.speech import clips, words
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.weights
 
@@ -36,7 +39,7 @@ async def test_a_registry_out_of_reach_is_told_within_the_bound() -> None:
     reason = await _why_none(settings, within_s=0.3)
     assert reason is not None
     assert "registry" in reason
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < WAIT_S
 
 
 async def test_a_ready_pod_at_the_base_url_is_one(pod: PodProcess) -> None:
@@ -58,21 +61,28 @@ async def test_nobody_at_the_base_url_is_none() -> None:
 async def test_a_glance_is_the_transcript_or_nothing(pod: PodProcess) -> None:
     there, nowhere = (AgentSettings(base_url=url) for url in (pod.url, f"http://127.0.0.1:{free_port()}"))
     clip = clips()[0]
-    glances = []
-    for settings, language in ((there, "en"), (there, "fr"), (nowhere, "en")):
+    seen: list[Transcript] = []
+
+    async def glance(settings: AgentSettings, language: str) -> Transcript | None:
         async with opened_pods(settings, "tiny.en", "en") as pods:
             utterance = Utterance(clip.samples(), "tiny.en", language, False, "r", Deadline.after(20))
-            glances.append(await pods.glance(utterance))
-    first, *others = glances
-    assert first is not None
-    assert words(first.text) == words(clip.text)
-    assert others == [None, None]
+            return await pods.glance(utterance)
+
+    async def is_seen() -> bool:
+        """A glance is given up after some seconds, which a busy machine may take."""
+        if found := await glance(there, "en"):
+            seen.append(found)
+        return bool(seen)
+
+    await until(is_seen, within_s=3 * WAIT_S)
+    assert words(seen[0].text) == words(clip.text)
+    assert [await glance(there, "fr"), await glance(nowhere, "en")] == [None, None]
 
 
 async def test_a_connection_refused_says_that_there_is_no_pod() -> None:
     async with everwarm.Client(base_url=f"http://127.0.0.1:{free_port()}") as client:
-        with pytest.raises(PodFailed) as caught:
-            await client.transcribe(clips()[0].path, model="tiny.en", deadline_s=0.5)
+        with pytest.raises(PodFailed) as caught:  # in a second nobody is asked again
+            await client.transcribe(clips()[0].path, model="tiny.en", deadline_s=1.0)
     assert found_no_pod(caught.value)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,10 @@ from livekit.agents.stt import SpeechEvent, SpeechEventType, STTError
 
 from everwarm.errors import InvalidParameter, ModelNotFound, Unauthorized, UnsupportedLanguage
 from everwarm.livekit import STT
+from everwarm.livekit.stream import load_detector
+from everwarm_core.registry.connection import connect
+from everwarm_core.registry.reader import RegistryReader
+from everwarm_core.registry.writer import RegistryWriter
 from tests.support.faulty_pods import FaultyPod, faulty_pod, refuse, tell
 from tests.support.frames import FRAMES_PER_S, frames
 from tests.support.pods import PodProcess, free_port, running_pod
@@ -63,9 +68,14 @@ async def speak(stream: livekit_stt.RecognizeStream, *speech: Samples, pace: flo
             await asyncio.sleep(max(0.0, began + number / FRAMES_PER_S * pace - loop.time()))
 
 
-async def heard(stream: livekit_stt.RecognizeStream, last: SpeechEventType = USAGE) -> list[SpeechEvent]:
-    """The events up to the first of kind *last*."""
-    events: list[SpeechEvent] = []
+async def heard(
+    stream: livekit_stt.RecognizeStream,
+    last: SpeechEventType = USAGE,
+    *,
+    events: list[SpeechEvent] | None = None,
+) -> list[SpeechEvent]:
+    """The events up to the first of kind *last*; put into *events* as they come."""
+    events = [] if events is None else events
     async with asyncio.timeout(60):
         async for event in stream:
             events.append(event)
@@ -108,18 +118,35 @@ async def test_utterances_that_come_at_once_keep_their_order(stt: STT) -> None:
 async def test_speech_at_its_own_pace_is_shown_as_it_grows_and_foreseen_in_the_pause(
     pod: PodProcess,
 ) -> None:
+    """The speaker waits for a machine that is slower than speech, before he goes on and before his silence is long."""
     clip = clip_called("complaint")
+    events: list[SpeechEvent] = []
+
+    async def go_on(part: Samples) -> None:
+        before = len(_of_kind(events, INTERIM))
+        await speak(stream, part, pace=1.0)
+        with suppress(TimeoutError):  # a look finds nothing while the slot is taken
+            await until(lambda: len(_of_kind(events, INTERIM)) > before, within_s=10)
+
+    def is_foreseen() -> bool:
+        return events[-1].type is PREFLIGHT and words(events[-1].alternatives[0].text) == words(clip.text)
+
     async with (
-        STT(model="tiny.en", language="en", base_url=pod.url, silence_duration_ms=2_000) as stt,
+        STT(model="tiny.en", language="en", base_url=pod.url, silence_duration_ms=10_000) as stt,
         stt.stream(conn_options=PATIENT) as stream,
         asyncio.TaskGroup() as tasks,
     ):
-        tasks.create_task(speak(stream, clip.samples(), *[SILENCE] * 3, pace=1.0))
-        events = await heard(stream)
+        tasks.create_task(heard(stream, events=events))
+        for part in np.array_split(clip.samples(), 4):
+            await go_on(part)
+        for _ in range(90):
+            if not is_foreseen():
+                await speak(stream, SILENCE[:1_600], pace=1.0)
+        await speak(stream, *[SILENCE] * 11)
     order = [event.type for event in events]
     assert order[:2] == [START, INTERIM]
     assert order[-4:] == [PREFLIGHT, FINAL, END, USAGE]
-    shown = [words(event.alternatives[0].text) for event in events if event.type is INTERIM]
+    shown = [words(event.alternatives[0].text) for event in _of_kind(events, INTERIM)]
     assert len(shown) >= 3
     assert len(shown[0]) < len(shown[-1]) <= len(words(clip.text)) + 2
     preflight, final = (event.alternatives[0] for event in events[-4:-2])
@@ -158,15 +185,18 @@ async def test_times_and_words_are_on_the_clock_that_livekit_set(pod: PodProcess
 
 
 async def test_words_are_timed_in_finals_alone() -> None:
+    events: list[SpeechEvent] = []
+    *begun, rest = np.array_split(FIRST.samples(), 4)
     async with (
         faulty_pod("pod") as asked,
         STT(model="base.en", word_timestamps=True, base_url=asked.url) as stt,
         stt.stream(conn_options=PATIENT) as stream,
         asyncio.TaskGroup() as tasks,
     ):
-        tasks.create_task(speak(stream, FIRST.samples(), SILENCE, pace=1.0))
-        events = await heard(stream)
-    assert INTERIM in {event.type for event in events}
+        tasks.create_task(heard(stream, events=events))
+        await speak(stream, *begun)
+        await until(lambda: _of_kind(events, INTERIM))
+        await speak(stream, rest, SILENCE)
     requests = [(len(got.body), "granularities" in got.query) for got in asked.received]
     assert {is_timed for _, is_timed in requests} == {False, True}
     assert max(requests)[1]  # the longest is the early decode in the last pause, which became the final
@@ -251,7 +281,10 @@ def test_endpointing_out_of_bounds_is_an_error_in_the_constructor(name: str, val
 
 @pytest.mark.slow
 async def test_a_pod_that_is_killed_while_it_decodes_costs_no_word(valkey: str, tmp_path: Path) -> None:
-    """Both are stopped before they are asked, so that the one that is, is killed with the utterance in its hands."""
+    """Both are stopped before they are asked, so that the one that is, is killed with the utterance in its hands.
+
+    Their leases are renewed for them: what is looked at comes before the registry would lose them.
+    """
     environment = {"EVERWARM_REDIS_URL": valkey, "EVERWARM_NAMESPACE": "killed"}
     with running_pod(environment, folder=tmp_path) as one, running_pod(environment, folder=tmp_path) as other:
         by_port = {int(pod.url.rpartition(":")[2]): pod.process for pod in (one, other)}
@@ -265,9 +298,19 @@ async def test_a_pod_that_is_killed_while_it_decodes_costs_no_word(valkey: str, 
             ) as stt,
             stt.stream(conn_options=PATIENT) as stream,
         ):
+            await load_detector()
+            async with RegistryReader(valkey, "killed") as reader, connect(valkey) as redis:
+
+                async def are_warm() -> bool:
+                    """A pod is ready a moment before the registry says so."""
+                    return len((await reader.read_all()).by_name.get("tiny.en", ())) == len(by_port)
+
+                await until(are_warm)
+                for process in by_port.values():
+                    process.send_signal(signal.SIGSTOP)
+                for lease in (await reader.read_all()).leases:
+                    await RegistryWriter(redis, "killed", ttl_s=60.0).heartbeat(lease.pod)
             stt.prewarm()
-            for process in by_port.values():
-                process.send_signal(signal.SIGSTOP)
             await speak(stream, FIRST.samples(), SILENCE)
             await until(lambda: _connected(by_port))
             killed = by_port.pop(_connected(by_port).pop())
@@ -342,8 +385,12 @@ async def test_a_closed_stream_leaves_nothing_behind(pod: PodProcess, *, is_spea
             await speak(stream, SILENCE)
             await heard(stream)
         await stream.aclose()
-        assert asyncio.all_tasks() == tasks
-    assert _threads() == threads
+        assert asyncio.all_tasks() <= tasks
+    assert _threads() <= threads  # some of others may have ended
+
+
+def _of_kind(events: list[SpeechEvent], kind: SpeechEventType) -> list[SpeechEvent]:
+    return [event for event in events if event.type is kind]
 
 
 def _threads() -> set[threading.Thread]:

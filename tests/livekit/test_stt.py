@@ -13,6 +13,8 @@ from livekit.agents import stt as livekit_stt
 
 from everwarm.errors import InvalidParameter, UnsupportedLanguage
 from everwarm.livekit import STT
+from everwarm.livekit.pods import PREPARE_S
+from tests.fixtures.records import WAIT_S
 from tests.support.frames import frames
 from tests.support.pods import PodProcess, free_port
 from tests.support.speech import Clip, clips, words
@@ -133,13 +135,15 @@ async def test_a_closed_instance_opens_again_when_it_is_used(stt: STT, clip: Cli
 
 def test_constructing_opens_nothing_and_starts_nothing(pod: PodProcess, valkey: str) -> None:
     process = psutil.Process()
-    before = (threading.active_count(), process.num_fds())
+    gc.collect()  # what others have left is closed now, and not in the midst of this
+    threads, files = threading.active_count(), process.num_fds()
     made = [
         STT(model="tiny.en", base_url=pod.url),
         STT(model="tiny.en", redis_url=valkey),
         STT(model="tiny.en", redis_url=valkey, fallback="local"),
     ]
-    assert (threading.active_count(), process.num_fds()) == before
+    assert threading.active_count() <= threads
+    assert process.num_fds() <= files
     assert not any(stt._own_loop.is_running for stt in made)
 
 
@@ -147,8 +151,8 @@ def test_prewarm_without_a_loop_returns_at_once_and_follows_the_registry(valkey:
     stt = STT(model="tiny.en", redis_url=valkey)
     began = time.monotonic()
     stt.prewarm()
-    assert time.monotonic() - began < 1.0
-    _until(lambda: stt._own_loop.submit(_snapshot).result(5) is not None)
+    assert time.monotonic() - began < PREPARE_S
+    _until(lambda: stt._own_loop.submit(_snapshot).result(WAIT_S) is not None)
     asyncio.run(stt.aclose())
 
 
@@ -159,7 +163,7 @@ def test_a_forgotten_instance_ends_its_thread(pod: PodProcess) -> None:
     assert life is not None
     del stt
     gc.collect()
-    life.thread.join(10)
+    life.thread.join(WAIT_S)
     assert not life.thread.is_alive()
 
 
@@ -187,7 +191,7 @@ async def _snapshot(transcriber: object) -> object:
     return transcriber._client.router.snapshot  # type: ignore[attr-defined]  # Pods
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def _until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"

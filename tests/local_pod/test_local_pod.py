@@ -87,9 +87,9 @@ def race(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Race]:
         ]
         texts = tuple(worker.stdout.readline().strip() for worker in workers if worker.stdout)
         found = len(local_pods(runtime)), len(guardians(runtime))
+        killed_at = time.monotonic()
         for worker in workers:
             worker.kill()
-        killed_at = time.monotonic()
         with contextlib.suppress(TimeoutError):
             _wait_until(lambda: not local_pods(runtime) and not guardians(runtime))
         yield Race(texts, *found, time.monotonic() - killed_at)
@@ -166,7 +166,7 @@ async def test_a_pod_that_cannot_start_is_given_up_with_its_reason(
     began = time.monotonic()
     with pytest.raises(EverwarmError, match="nowhere"):
         await local.look()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10.0
     local.leave()
 
 

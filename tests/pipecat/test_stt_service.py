@@ -1,6 +1,7 @@
 """`everwarm.pipecat.STTService` in real pipelines, with Pipecat's own VAD, against a real platform."""
 
 import asyncio
+import gc
 import threading
 from pathlib import Path
 
@@ -86,7 +87,8 @@ async def test_silence_is_no_transcript_and_no_error(platform: RunningPlatform) 
 
 
 async def test_an_utterance_has_its_times_and_its_seconds_in_the_metrics(platform: RunningPlatform) -> None:
-    service = STTService(model="tiny.en", base_url=platform.url)
+    # Pipecat measures no final that comes later than that behind the speech, by default two seconds.
+    service = STTService(model="tiny.en", base_url=platform.url, stt_ttfb_timeout=60.0)
     async with running_pipeline(service) as pipeline:
         await pipeline.hear(YES)
         await pipeline.wait_for(TranscriptionFrame)
@@ -217,12 +219,15 @@ def _port(url: str) -> int:
 async def test_constructing_opens_nothing_and_starts_nothing(platform: RunningPlatform) -> None:
     process = psutil.Process()
     STTService(model="tiny.en", base_url=platform.url)  # what the first one imports
-    before = (threading.active_count(), process.num_fds(), len(asyncio.all_tasks()))
+    gc.collect()  # what others have left is closed now, and not in the midst of this
+    threads, files, tasks = threading.active_count(), process.num_fds(), asyncio.all_tasks()
     made = [
         STTService(model="tiny.en", base_url=platform.url),
         STTService(model="tiny.en", redis_url="redis://127.0.0.1:1"),
     ]
-    assert (threading.active_count(), process.num_fds(), len(asyncio.all_tasks())) == before
+    assert threading.active_count() <= threads
+    assert process.num_fds() <= files
+    assert asyncio.all_tasks() <= tasks
     assert [service._client.router for service in made] == [None, None]
 
 
@@ -249,9 +254,9 @@ async def test_an_ended_pipeline_has_transcribed_what_was_said_and_leaves_nothin
         await pipeline.end()
     left = [type(frame) for frame in pipeline.seen if isinstance(frame, TranscriptionFrame | EndFrame)]
     assert left[-2:] == [TranscriptionFrame, EndFrame]
-    assert asyncio.all_tasks() == tasks
     assert service._client.router is None
-    assert _connections(_port(redis_url)) == []
+    await until(lambda: asyncio.all_tasks() <= tasks)
+    await until(lambda: not _connections(_port(redis_url)))
 
 
 async def test_a_cancelled_pipeline_drops_what_was_said_and_leaves_nothing(
@@ -264,5 +269,5 @@ async def test_a_cancelled_pipeline_drops_what_was_said_and_leaves_nothing(
         await pipeline.wait_for(VADUserStoppedSpeakingFrame)
         await pipeline.cancel()
     assert len(pipeline.frames(TranscriptionFrame)) < 6
-    assert asyncio.all_tasks() == tasks
-    assert _connections(_port(platform.url)) == []
+    await until(lambda: asyncio.all_tasks() <= tasks)
+    await until(lambda: not _connections(_port(platform.url)))

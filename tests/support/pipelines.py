@@ -101,7 +101,8 @@ async def running_pipeline(
 ) -> AsyncIterator[RunningPipeline]:
     """*service* behind Silero's VAD, unless the service has one; ended gracefully at the end of `with`."""
     seen: list[Frame] = []
-    vad = [VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VAD))] if has_vad else []
+    # Audio comes as a whole here: a second without any is a pause of this machine, and not a muted microphone.
+    vad = [VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VAD), audio_idle_timeout=0)] if has_vad else []
     worker = PipelineWorker(
         Pipeline([*vad, Witness(seen), service, Witness(seen)]),
         params=PipelineParams(audio_in_sample_rate=rate, enable_metrics=True, enable_usage_metrics=True),

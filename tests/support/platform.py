@@ -50,11 +50,7 @@ class RunningPlatform:
         return self.pods()[0].environ()["EVERWARM_REDIS_URL"]
 
     def _children(self) -> list[psutil.Process]:
-        return [
-            p
-            for p in psutil.Process(self.process.pid).children(recursive=True)
-            if p.status() != psutil.STATUS_ZOMBIE
-        ]
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if _is_alive(p)]
 
 
 @contextmanager
@@ -98,6 +94,13 @@ def _wait_for_ready_line(process: "subprocess.Popen[bytes]", output: Path) -> No
                 f"`everwarm up` did not become ready (exit {process.poll()}):\n{text[-4000:]}"
             )
         time.sleep(0.05)  # polls a condition
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended since it was listed
+        return False
 
 
 def _command(process: psutil.Process) -> list[str]:

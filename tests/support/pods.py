@@ -5,6 +5,7 @@ A pod's log lines are kept, so that a test can assert events and a failed start 
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,6 +25,12 @@ from everwarm_core.spec import Metadata, WhisperModel, WhisperModelSpec
 
 TINY: Final = WhisperModel(metadata=Metadata(name="tiny.en"), spec=WhisperModelSpec(model="tiny.en"))
 READY_TIMEOUT_S: Final = 240.0  # tiny.en needs 3 s on an idle machine, base on a busy one a minute
+PORTS: Final = range(20_000, 30_000)
+"""Below those that Linux gives to whoever binds port 0 or connects (32768 and up), so that none of them is taken while
+its owner still starts, or is being restarted."""
+
+_given: Final[set[int]] = set()
+"""By `free_port`, to this process: an owner may be down for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +42,8 @@ class PodProcess:
     log: Path
 
     def events(self, name: str) -> list[dict[str, object]]:
-        """The log events called *name*, oldest first."""
-        lines = self.log.read_text(encoding="utf-8").splitlines()
+        """The log events called *name*, oldest first; a line that is not written to its end yet does not count."""
+        lines = self.log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
         parsed = (json.loads(line) for line in lines if line.startswith("{"))
         return [event for event in parsed if event.get("event") == name]
 
@@ -77,10 +84,17 @@ class PodProcess:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nothing listens on now, and that nobody else of this process was given."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def start_pod(

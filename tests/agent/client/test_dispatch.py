@@ -25,13 +25,14 @@ from everwarm.errors import (
 )
 from everwarm.routing.router import Wish
 from everwarm_core.errors import NoIdleSlot
-from everwarm_core.registry.records import ENTRY_TTL_S
+from everwarm_core.http.headers import IDLE_HEADER
 from tests.fixtures.records import WAIT_S, pod_record
 from tests.fixtures.valkey import OwnedValkey
 from tests.support.faulty_pods import (
     Behaviour,
     FaultyPod,
     announce,
+    answer,
     die,
     die_in_the_answer,
     drain,
@@ -122,24 +123,29 @@ async def test_an_utterance_is_answered_by_another_pod_when_the_registry_loses_t
 
 
 async def test_an_utterance_is_answered_by_another_pod_when_the_heartbeats_of_the_one_that_hangs_are_missing(
-    redis_url: str,
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Who has less than 27.5 s left has missed heartbeats then, and no lease runs out while this process is paused.
+    monkeypatch.setattr("everwarm_core.registry.records.ENTRY_TTL_S", 30.0)
+
+    async def nobody_beside(pod: FaultyPod, request: web.Request) -> web.StreamResponse:
+        return await (tell(NoIdleSlot()) if IDLE_HEADER in request.headers else answer)(pod, request)
+
     script: list[Behaviour] = []
     async with pods(redis_url, script, script, slots=1) as both, everwarm.Client(redis_url) as client:
         while not all(pod.asked for pod in both):  # so that both are measured
             async with asyncio.TaskGroup() as group:
                 for _ in both:
                     group.create_task(said(client))
-        nobody_beside = tell(NoIdleSlot())
-        script.extend([hang, hang, nobody_beside, nobody_beside])
+        script.extend([hang, hang, *[nobody_beside] * 100])
         async with asyncio.TaskGroup() as group:
             began = time.monotonic()
             utterances = [group.create_task(said(client)) for _ in both]
             await until(lambda: all(pod.held for pod in both))
             stopped, going_on = both
-            await announce(redis_url, [record_of(stopped, slots=1)], ttl_s=ENTRY_TTL_S)
+            await announce(redis_url, [record_of(stopped, slots=1)], ttl_s=25.0)
             await until(lambda: stopped.held == 0)
-            assert time.monotonic() - began < ENTRY_TTL_S
+            assert time.monotonic() - began < HANG_FLOOR_S
             going_on.released.set()
         assert {utterance.result() for utterance in utterances} == {going_on.name}
 
@@ -151,9 +157,10 @@ async def test_an_utterance_waits_for_a_place_while_every_pod_is_full(redis_url:
 
 
 async def test_the_pods_own_refusal_is_the_answer_when_the_deadline_is_over(redis_url: str) -> None:
-    async with pods(redis_url, [refuse()] * 100), everwarm.Client(redis_url) as client:
+    async with pods(redis_url, [answer, *[refuse()] * 100]), everwarm.Client(redis_url) as client:
+        await said(client)  # the pod is known by now, so that a short deadline is long enough to be refused
         with pytest.raises(PodFull) as told:
-            await said(client, deadline_s=0.6)
+            await said(client, deadline_s=1.0)
         assert told.value.retry_after_s == 1.0
 
 
@@ -294,9 +301,9 @@ async def test_a_large_body_is_not_sent_to_a_pod_that_refuses(redis_url: str) ->
 
 async def test_pods_are_told_how_much_time_is_left(redis_url: str) -> None:
     async with pods(redis_url, []) as [pod], everwarm.Client(redis_url) as client:
-        await said(client, deadline_s=7.0)
+        await said(client, deadline_s=70.0)
         headers = pod.received[0].headers
-        assert 5000 < int(headers["x-everwarm-deadline-ms"]) <= 7000
+        assert 50_000 < int(headers["x-everwarm-deadline-ms"]) <= 70_000
         assert headers["x-request-id"].startswith("req_")
 
 
@@ -305,14 +312,15 @@ async def test_the_deadline_ends_an_utterance_whose_pod_says_nothing(redis_url: 
         began = time.monotonic()
         with pytest.raises((DeadlineExceeded, PodFailed)):
             await said(client, deadline_s=1.0)
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < WAIT_S / 2  # HANG_UNKNOWN_S, and the pod itself, would take longer
 
 
 async def test_a_cancelled_utterance_gives_its_place_up_at_once(redis_url: str) -> None:
     async with pods(redis_url, [hang]) as [pod], everwarm.Client(redis_url) as client:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await said(client)
+        async with asyncio.TaskGroup() as group:
+            utterance = group.create_task(said(client))
+            await until(lambda: pod.received)
+            utterance.cancel()
         await until(lambda: pod.held == 0)
         assert client.router is not None
         assert client.router.loads.inflight(record_of(pod)) == 0
@@ -338,17 +346,23 @@ async def test_an_utterance_that_is_sent_before_redis_answers_waits_for_it(own_v
 async def test_a_pod_that_is_unusually_slow_costs_a_second_and_not_the_time_until_it_counts_as_hung(
     redis_url: str,
 ) -> None:
+    stuck: list[FaultyPod] = []
+
+    async def hang_here(pod: FaultyPod, request: web.Request) -> web.StreamResponse:
+        stuck.append(pod)
+        return await hang(pod, request)
+
     script: list[Behaviour] = []
     async with pods(redis_url, script, script) as both, everwarm.Client(redis_url) as client:
         while not all(pod.asked for pod in both):  # so that both are measured
             async with asyncio.TaskGroup() as group:
                 for _ in both:
                     group.create_task(said(client))
-        script.append(hang)
+        script.append(hang_here)
         began = time.monotonic()
         answered = await said(client)
-        assert HEDGE_FLOOR_S <= time.monotonic() - began < HANG_FLOOR_S / 2
-        (hung,) = [pod for pod in both if pod.held]
+        assert HEDGE_FLOOR_S <= time.monotonic() - began < HANG_FLOOR_S
+        (hung,) = stuck
         assert answered != hung.name
         assert client.router is not None
         load = client.router.loads.of(record_of(hung))

@@ -110,10 +110,10 @@ async def test_seconds_are_counted_by_samples_and_refused_when_they_are_used_up(
     async with keyed(redis_url, tmp_path, "k audio_seconds_per_minute=30") as (pod, door):
         code, _, headers = await asked(door, MINUTE)
         assert (code, headers[LIMIT], headers[LEFT]) == (200, "30", "0")
-        assert 118 <= int(headers[RESET].removesuffix("s")) <= 120
+        assert 100 <= int(headers[RESET].removesuffix("s")) <= 120  # which time has begun to take off
         code, body, headers = await asked(door)
         assert (code, error_of(body)["code"]) == (429, "rate_limit_exceeded")
-        assert 60 <= int(headers["retry-after"]) <= 62  # 30 s are owed, and one must be there
+        assert 40 <= int(headers["retry-after"]) <= 62  # 30 s are owed, and one must be there
         assert pod.asked == 1
 
 
@@ -129,20 +129,21 @@ async def test_samples_of_undeclared_length_are_counted_when_they_are_there(
             door.url + TRANSCRIBE, data=unannounced(), headers=PCM_TYPE | {"authorization": "Bearer k"}
         ) as answer,
     ):
-        assert (answer.status, answer.headers[LEFT]) == (200, "540")
+        assert answer.status == 200
+        assert 540 <= int(answer.headers[LEFT]) < 590  # ten come back each second; uncounted, 596 were left
 
 
 async def test_a_file_is_counted_by_the_length_its_answer_tells(redis_url: str, tmp_path: Path) -> None:
     """Its 800 kB would be 100 s by the guess that balances load."""
     async with (
-        keyed(redis_url, tmp_path, "k audio_seconds_per_minute=600") as (_, door),
+        keyed(redis_url, tmp_path, "k audio_seconds_per_minute=10") as (_, door),  # none comes back for 6 s
         door.http.post(
             f"{door.url}/v1/audio/transcriptions",
             data=form(("model", "base.en"), ("language", "en"), file=b"ID3x" * 200_000),
             headers={"authorization": "Bearer k"},
         ) as answer,
     ):
-        assert (answer.status, answer.headers[LEFT]) == (200, "599")
+        assert (answer.status, answer.headers[LEFT]) == (200, "9")
 
 
 async def test_a_file_whose_answer_tells_no_length_is_counted_by_its_size(
@@ -156,7 +157,8 @@ async def test_a_file_whose_answer_tells_no_length_is_counted_by_its_size(
             headers={"authorization": "Bearer k"},
         ) as answer,
     ):
-        assert (answer.status, answer.headers[LEFT]) == (200, "499")
+        assert answer.status == 200
+        assert 499 <= int(answer.headers[LEFT]) < 590  # ten come back each second; uncounted, 600 were left
 
 
 @pytest.mark.parametrize(
@@ -165,17 +167,20 @@ async def test_a_file_whose_answer_tells_no_length_is_counted_by_its_size(
     ids=["the caller's fault", "the pods'"],
 )
 async def test_an_error_costs_no_seconds(redis_url: str, tmp_path: Path, faults: list[Behaviour]) -> None:
-    async with keyed(redis_url, tmp_path, "k audio_seconds_per_minute=60", *faults) as (_, door):
+    line = "k audio_seconds_per_minute=10"  # none comes back for 6 s
+    async with keyed(redis_url, tmp_path, line, *faults) as (_, door):
         assert (await asked(door))[0] in (400, 502)
-        assert (await asked(door))[2][LEFT] == "59"
+        assert (await asked(door))[2][LEFT] == "9"
 
 
 async def test_a_caller_that_leaves_gives_its_place_back(redis_url: str, tmp_path: Path) -> None:
     async with keyed(redis_url, tmp_path, "k concurrent=1", hang) as (pod, door):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await asked(door)
-        await until(lambda: pod.asked == 1 and pod.held == 0)
+        async with asyncio.TaskGroup() as group:
+            caller = group.create_task(asked(door))
+            await until(lambda: pod.received)
+            caller.cancel()
+        await until(lambda: pod.held == 0)
+        assert pod.asked == 1
 
         async def is_let_in() -> bool:
             return (await asked(door))[0] == 200
@@ -230,7 +235,7 @@ async def test_our_client_raises_the_gateway_s_error_when_its_deadline_does_not_
             with pytest.raises(errors.RateLimited) as limited:
                 await client.transcribe(b"ID3", model="base.en", deadline_s=5)
         assert limited.value.retry_after_s
-        assert limited.value.retry_after_s >= 60
+        assert 40 <= limited.value.retry_after_s <= 62
         assert pod.asked == 1
 
 

@@ -1,6 +1,7 @@
 """The router over a real registry: what it finds, how long it holds, what it calls unknown."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,7 +16,8 @@ from everwarm.routing.router import WARM_UP_PRIOR_S, Route, Router, warm_up_s
 from everwarm.settings import AgentSettings
 from everwarm.sources import pod_source
 from everwarm_core.errors import ModelNotFound, ModelNotWarm, RegistryUnavailable
-from everwarm_core.registry.records import ENTRY_TTL_S, Lease, PodState, Snapshot
+from everwarm_core.registry.reader import RegistryReader
+from everwarm_core.registry.records import Lease, PodState, Snapshot
 from tests.fixtures.records import FEW_NAMES, WAIT_S, pod_record, snapshots
 from tests.fixtures.valkey import OwnedValkey
 from tests.support.faulty_pods import announce, withdraw
@@ -37,6 +39,12 @@ def is_told_of(router: Router, name: str) -> bool:
     return router.snapshot is not None and router.snapshot.covers(name)
 
 
+async def has_read(router: Router) -> None:
+    """Return once the registry was read, so that a short deadline cannot be over before."""
+    await router.changed(None)
+    await router.read_all()
+
+
 async def test_router_finds_a_pod_that_is_warm_for_the_language(redis_url: str) -> None:
     german, english = pod_record("pod-de", languages=("de",)), pod_record("pod-en", languages=("en",))
     await announce(redis_url, [german, english])
@@ -51,9 +59,11 @@ async def test_a_refusal_wakes_nobody_who_waits_for_a_place(
     redis_url: str, settle: Callable[[Route], None]
 ) -> None:
     """Else those who wait ask a full pod in a circle, each woken by the refusal of the one before."""
-    await announce(redis_url, [pod_record()])
+    await announce(redis_url, [pod_record(slots=2, queue=0)])
     async with routing(redis_url) as router, asyncio.TaskGroup() as group:
         answered, refused = [await router.route("base.en", "en", deadline=soon()) for _ in range(2)]
+        # A snapshot with new pods, or with places left, wakes whoever waits: the pod is full, and has been seen.
+        await until(lambda: is_told_of(router, "base.en"))
         with router.line.turn("base.en", "en") as turn:
             rest = group.create_task(turn.rest(10 * WAIT_S))
             await until(lambda: turn.rests)
@@ -100,6 +110,7 @@ async def test_router_holds_until_a_pod_becomes_warm(redis_url: str) -> None:
 async def test_router_says_not_warm_when_the_deadline_is_over_and_when_to_come_again(redis_url: str) -> None:
     await announce(redis_url, [pod_record(state=PodState.WARMING, load_s=12.0, warm_s=3.0)])
     async with routing(redis_url) as router:
+        await has_read(router)
         with pytest.raises(ModelNotWarm) as told:
             await router.route("base.en", "en", deadline=Deadline.after(0.3))
         assert told.value.retry_after_s == 15.0
@@ -144,6 +155,7 @@ async def test_router_takes_the_newest_measure_of_a_name_over_what_it_remembers(
 async def test_router_guesses_while_no_pod_of_the_name_has_measured_anything(redis_url: str) -> None:
     await announce(redis_url, [pod_record(state=PodState.LOADING, load_s=0.0, warm_s=0.0)])
     async with routing(redis_url) as router:
+        await has_read(router)
         with pytest.raises(ModelNotWarm) as told:
             await router.route("base.en", "en", deadline=Deadline.after(0.2))
         assert told.value.retry_after_s == WARM_UP_PRIOR_S
@@ -178,11 +190,19 @@ async def test_router_says_that_the_registry_is_unreachable_when_it_never_was(
 
 
 async def test_router_goes_on_with_its_last_snapshot_when_redis_is_lost(own_valkey: OwnedValkey) -> None:
-    await announce(own_valkey.url, [pod_record()], ttl_s=1.0)
-    async with routing(own_valkey.url) as router:
+    skipped_s = 0.0
+
+    def clock() -> float:
+        return time.monotonic() + skipped_s
+
+    await announce(own_valkey.url, [pod_record()], ttl_s=60.0)
+    source = RegistryReader(own_valkey.url, "local", follow=(), clock=clock)
+    async with Router(source, clock=clock) as router:
         (await router.route("base.en", "en", deadline=soon())).abandoned()
+        await until(lambda: is_told_of(router, "base.en"))
         own_valkey.kill()
         await until(lambda: router.snapshot is not None and router.snapshot.frozen)
+        skipped_s = 120.0  # the lease has run out long ago
         route = await router.route("base.en", "en", deadline=soon())
         assert route.pod.id == "pod-a"
 
@@ -228,21 +248,22 @@ async def test_router_sends_nothing_new_to_a_pod_that_owes_an_answer_for_long(re
 
 
 async def test_router_tells_who_waits_for_a_pod_that_it_is_silent_and_whether_there_is_another(
-    redis_url: str,
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Who has less than 27.5 s left has missed heartbeats then, and no lease runs out while this process is paused.
+    monkeypatch.setattr("everwarm_core.registry.records.ENTRY_TTL_S", 30.0)
     silent, talking = pod_record("pod-a"), pod_record("pod-b")
-    await announce(redis_url, [silent], ttl_s=ENTRY_TTL_S)
-    told = asyncio.Event()
+    await announce(redis_url, [silent], ttl_s=25.0)
+    lost, told = asyncio.Event(), asyncio.Event()
     async with routing(redis_url) as router:
         route = await router.route("base.en", "en", deadline=soon())
         assert not router.has_other(route)
-        with router.watching(route.pod, told.set, told.set):
+        with router.watching(route.pod, lost.set, told.set):
             await announce(redis_url, [talking])
-            async with asyncio.timeout(ENTRY_TTL_S):
+            await until(lambda: router.snapshot is not None and len(router.snapshot.leases) == 2)
+            async with asyncio.timeout(WAIT_S):
                 await told.wait()
-            snapshot = router.snapshot
-            assert snapshot is not None
-            assert {lease.pod.id for lease in snapshot.leases} == {"pod-a", "pod-b"}
+            assert not lost.is_set()
             assert router.has_other(route)
             assert (await router.route("base.en", "en", deadline=soon())).pod.id == "pod-b"
 

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from everwarm_core.registry.connection import connect
 from everwarm_core.registry.reader import RegistryReader
-from everwarm_core.registry.records import HEARTBEAT_S
+from everwarm_core.registry.records import PodRecord
 from everwarm_core.registry.view import GRACE_S
 from everwarm_core.registry.writer import RegistryWriter, run_heartbeats
 from tests.fixtures.logs import Told
@@ -71,6 +71,7 @@ async def test_reader_notices_a_broken_connection_without_waiting_for_the_next_r
 ) -> None:
     monkeypatch.setattr("everwarm_core.registry.reader.refresh_pause_s", lambda _: 3600.0)
     async with running(reader.run()):
+        await seen(reader, lambda _: True)
         await until_listening(redis)
         own_valkey.kill()
         await seen(reader, lambda s: s.frozen)
@@ -138,18 +139,23 @@ async def test_carried_pod_goes_at_once_when_it_says_that_it_leaves(
 async def test_writer_and_reader_heal_within_two_heartbeats_when_redis_was_killed_and_is_back_empty(
     own_valkey: OwnedValkey, writer: RegistryWriter
 ) -> None:
+    beats = 0
+
+    def current() -> PodRecord:
+        nonlocal beats
+        beats += 1
+        return pod_record()
+
     reader = RegistryReader(own_valkey.url, "local", follow=["base.en"])
-    loop = asyncio.get_running_loop()
-    async with running(reader.run(), run_heartbeats(writer, pod_record, asyncio.Event())):
+    async with running(reader.run(), run_heartbeats(writer, current, asyncio.Event())):
         before = await seen(reader, lambda s: bool(s.by_name))
         own_valkey.kill()
         await seen(reader, lambda s: s.frozen)
         own_valkey.start()
-        back_at = loop.time()
+        beats = 0
         after = await seen(reader, lambda s: not s.frozen and any(not lease.carried for lease in s.leases))
-        took_s = loop.time() - back_at
     assert after.epoch != before.epoch
-    assert took_s < 2 * HEARTBEAT_S + 0.5  # half a second for a busy machine
+    assert beats <= 2  # and not seconds, of which a busy machine may lose some
 
 
 async def test_reader_waits_for_a_redis_that_is_not_there_yet(
