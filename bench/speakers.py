@@ -23,13 +23,11 @@ from everwarm.event_loop import new_event_loop
 
 MODELS: Final = ("tiny.en", "base")
 BEAMS: Final = 5  # the default of both
-SPEAKERS: Final = (4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
+SPEAKERS: Final = (6, 12, 24, 36, 48, 64, 80, 96)
 REPLY_S: Final = 5.0  # an agent's sentence or two
-BOUNDS_S: Final = (
-    0.5,
-    1.0,
-)  # p95: hardly felt beside the pause that ends a turn and the agent's own work; felt
-ANSWERS: Final = 240  # at each step at least, so that p95 rests on a dozen
+BOUNDS_S: Final = (0.5, 1.0)
+"""p95: hardly felt beside the pause that ends a turn and the agent's own work; felt."""
+ANSWERS: Final = 120  # at each step at least, so that p95 rests on half a dozen
 SLOTS: Final = 2
 UTTERANCES: Final = 48
 
