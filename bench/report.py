@@ -113,6 +113,14 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def percentiles(seconds: Sequence[float]) -> str:
+    """The median, p95 and p99 of *seconds*, in words."""
+    return (
+        f"p50 {statistics.median(seconds):.2f} s, p95 {quantile(seconds, 0.95):.2f} s,"
+        f" p99 {quantile(seconds, 0.99):.2f} s"
+    )
+
+
 def spread(values: Sequence[float], scale: float = 1.0) -> str:
     """`min .. median .. max` of *values*, each times *scale*."""
     return " .. ".join(number(v * scale) for v in (min(values), statistics.median(values), max(values)))

@@ -16,7 +16,7 @@ from random import Random
 from typing import Final
 
 from bench.corpus.load import Utterance, latency_set, load_corpus
-from bench.report import Figure, Report, quantile
+from bench.report import Figure, Report, percentiles, quantile
 from bench.systems import FASTER_WHISPER, OURS, Ask, Load, System
 from bench.throughput import Burst, drive
 from everwarm.event_loop import new_event_loop
@@ -44,14 +44,6 @@ class Step:
         """One answer in twenty took longer."""
         return quantile(self.waited_s, 0.95)
 
-    @property
-    def figure(self) -> str:
-        """All that counts, in words."""
-        return (
-            f"p50 {statistics.median(self.waited_s):.2f} s, p95 {self.p95_s:.2f} s,"
-            f" p99 {quantile(self.waited_s, 0.99):.2f} s"
-        )
-
 
 def run() -> Report:
     """Both models, both systems, each alone on the machine."""
@@ -78,7 +70,7 @@ async def _climb(system: System, name: str, clips: Sequence[Utterance]) -> list[
         await drive(ask, clips[:8], SLOTS, Burst())
         for speakers in SPEAKERS:
             steps.append(await _talk(ask, speakers, clips))
-            sys.stderr.write(f"bench: speakers: {name}, {speakers}: {steps[-1].figure}\n")
+            sys.stderr.write(f"bench: speakers: {name}, {speakers}: {percentiles(steps[-1].waited_s)}\n")
             if steps[-1].p95_s > BOUNDS_S[-1]:
                 break
     return steps
@@ -114,4 +106,4 @@ def _figures(name: str, steps: Sequence[Step]) -> Iterator[Figure]:
         most = max((step.speakers for step in steps if step.p95_s <= bound_s), default=0)
         yield Figure(f"{name}: speakers with p95 within {bound_s} s", most, "")
     for step in steps:
-        yield Figure(f"{name}, p95 with {step.speakers}", step.p95_s, "s", step.figure)
+        yield Figure(f"{name}, p95 with {step.speakers}", step.p95_s, "s", percentiles(step.waited_s))

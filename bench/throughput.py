@@ -6,7 +6,6 @@ the machine while it is asked.
 """
 
 import asyncio
-import statistics
 import sys
 import time
 from collections import defaultdict
@@ -16,7 +15,7 @@ from typing import Final
 
 from bench.corpus.load import Utterance, latency_set, load_corpus
 from bench.peers.serving import PEERS
-from bench.report import Figure, Promise, Report, quantile
+from bench.report import Figure, Promise, Report, percentiles
 from bench.systems import FASTER_WHISPER, OURS, Ask, Load, System
 from everwarm.event_loop import new_event_loop
 
@@ -64,8 +63,7 @@ def _figures(bursts: Mapping[tuple[str, int], Burst]) -> tuple[Figure, ...]:
             f"{system}, {callers} caller{'s' if callers > 1 else ''}",
             burst.per_s,
             "answers/s",
-            f"p50 {statistics.median(burst.took_s):.2f} s, p95 {quantile(burst.took_s, 0.95):.2f} s,"
-            f" p99 {quantile(burst.took_s, 0.99):.2f} s",
+            percentiles(burst.took_s),
         )
         for (system, callers), burst in bursts.items()
     )
